@@ -1,0 +1,1 @@
+"""Published multi-task methods, one file each; the file name is the name."""

@@ -1,0 +1,319 @@
+"""The contract between data sets, methods and the engine: what a newcomer must know, and nothing else.
+
+Rows that were shown together form a *group* (an impression, a search, a mailing). A group has one user side:
+profile, context and history. A row is one candidate item of its group. Pair-scope tasks have a label for each
+row, user-scope tasks one for each group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import polars as pl
+    from optuna.distributions import BaseDistribution
+
+Kind = Literal["binary", "regression", "multiclass", "softmax"]
+Side = Literal["user", "item", "pair"]
+
+# Metrics by kind of task. The first is the primary one unless the task names another.
+METRICS: dict[str, tuple[str, ...]] = {
+    "binary": ("auc", "gauc", "log_loss", "ece"),
+    "regression": ("rmse", "mae", "xauc"),
+    "multiclass": ("top1", "top3", "log_loss_multiclass"),
+    "softmax": ("ndcg@10", "mrr", "hr@1"),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One label to predict.
+
+    kind: decides output, loss and metrics: ``binary`` (logit, cross-entropy), ``regression`` (value, squared
+        error), ``multiclass`` (logits over ``classes``, cross-entropy), ``softmax`` (score, cross-entropy of each
+        positive row against the negative rows of its group).
+    scope: ``pair`` (label for each row) or ``user`` (label for each group; the candidates must not matter).
+    role: the question it answers: rec, rank, ctr, interest, or the domain's own.
+    space: in words, the rows where the label is defined. Elsewhere it is NaN, and masked in loss and metric.
+    metric: the primary metric; empty means the first of its kind.
+    """
+
+    name: str
+    kind: Kind
+    scope: Literal["pair", "user"] = "pair"
+    role: str = ""
+    space: str = "all rows"
+    classes: tuple[str, ...] = ()
+    metric: str = ""
+
+    @property
+    def outputs(self) -> int:
+        """Width of the task's output."""
+        return len(self.classes) if self.kind == "multiclass" else 1
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Metric names, the primary one first."""
+        rest = METRICS[self.kind]
+        return (self.metric, *(m for m in rest if m != self.metric)) if self.metric else rest
+
+
+@dataclass(frozen=True)
+class Field:
+    """An input column. ``id`` is a categorical field that names the user or the item itself."""
+
+    name: str
+    side: Side
+    kind: Literal["id", "categorical", "numerical"] = "categorical"
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a method may know of a data set when it is built: sizes and texts, never its name, rows or labels.
+
+    cardinality: number of codes of each id or categorical field, code 0 (unseen or missing) included.
+    history: length of a history (0: none). texts: one for each row of the item table, row 0 (padding) included.
+    """
+
+    tasks: tuple[Task, ...]
+    fields: tuple[Field, ...]
+    cardinality: Mapping[str, int]
+    history: int
+    texts: Sequence[str]
+
+    def side(self, side: Side, *kinds: str) -> list[Field]:
+        """The fields of one side in column order; ``kinds`` empty means the id and categorical ones."""
+        wanted = kinds or ("id", "categorical")
+        return [f for f in self.fields if f.side == side and f.kind in wanted]
+
+
+@dataclass
+class Items:
+    """The item table, N rows; row 0 is padding. An unseen item keeps its row (text, attributes); its id code is 0."""
+
+    cat: Tensor  # [N, item-side id and categorical fields], codes
+    num: Tensor  # [N, item-side numerical fields], standardised
+
+
+@dataclass
+class Batch:
+    """B rows of G groups. At evaluation ``labels`` is empty."""
+
+    user_cat: Tensor  # [G, fields] codes
+    user_num: Tensor  # [G, fields]
+    history: Tensor  # [G, L] rows of the item table, oldest first, 0 = padding (in front)
+    item: Tensor  # [B] rows of the item table
+    pair_cat: Tensor  # [B, fields] codes
+    pair_num: Tensor  # [B, fields]
+    group: Tensor  # [B] index of the row's group in this batch, non-decreasing
+    items: Items
+    labels: dict[str, Tensor] = field(default_factory=dict)  # task -> [B] (pair) or [G] (user), NaN = undefined
+
+
+@dataclass
+class Tables:
+    """A data set in standard form, as polars frames.
+
+    groups: ``group`` (unique int), ``user``, ``time`` (number), user-side context fields, user-scope labels,
+        ``history`` (list of items, oldest first), ``history_time`` (time of its last element, null if empty),
+        and, where labels are known only later, ``known`` (the time from which all of them are).
+    rows: ``group``, ``item``, pair fields, pair labels (null = undefined).
+    items: ``item``, item fields, ``text``. users: ``user``, user fields.
+    A simulated data set adds ``truth:<task>`` columns: what a model that knows everything would predict
+    (probabilities for binary and multiclass tasks, expected values for the others).
+    """
+
+    groups: pl.DataFrame
+    rows: pl.DataFrame
+    items: pl.DataFrame
+    users: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Temporal:
+    """A global temporal split at group times.
+
+    ``valid`` and ``test`` are shares of the rows (floats), or the times at which the two parts start (both as
+    numbers on the scale of the groups' ``time``). A group whose labels become known only after the next part has
+    begun is left out: its label would look into that part.
+    """
+
+    valid: float = 0.1
+    test: float = 0.1
+    absolute: bool = False
+
+
+class Dataset:
+    """A public or simulated data set: raw files in, standard tables out. It knows no method, model or split rule.
+
+    Knobs, if any, are keyword-only arguments of ``__init__`` with JSON-able defaults.
+    """
+
+    version: ClassVar[int] = 1  # bump when the same raw files should give other tables
+    domain: ClassVar[str] = ""  # e-commerce, news, video, ...
+    about: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
+    citation: ClassVar[str] = ""
+    url: ClassVar[str] = ""
+    tasks: tuple[Task, ...] = ()
+    fields: ClassVar[tuple[Field, ...]] = ()
+    forbidden: ClassVar[tuple[str, ...]] = ()  # outcome columns that may never be features
+    history: ClassVar[int] = 20  # longest history kept
+    split: Temporal = Temporal()
+    sources: ClassVar[tuple[Any, ...]] = ()  # bench.data.source objects, tried in order; empty: nothing to fetch
+
+    def build(self, raw: Mapping[str, Path]) -> Tables:
+        """Standard tables from raw files (name -> path). Raises BenchError naming file and column on bad input."""
+        raise NotImplementedError
+
+
+class Inputs(nn.Module):
+    """Turns a batch into the vectors that an architecture reads.
+
+    A subclass gives the two sides; the user side may not depend on the candidates, so that a user-scope task, which
+    sees zeros in place of the candidate, cannot learn them.
+    """
+
+    user_width: int
+    candidate_width: int
+
+    def sides(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Returns (user [G, user_width], candidate [B, candidate_width])."""
+        raise NotImplementedError
+
+    @property
+    def width(self) -> int:
+        """Width of what the architecture reads."""
+        return self.user_width + self.candidate_width
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Returns (pair [B, width], user [G, width])."""
+        user, candidate = self.sides(batch)
+        pair = torch.cat([user.index_select(0, batch.group), candidate], dim=1)
+        return pair, torch.cat([user, user.new_zeros(user.shape[0], self.candidate_width)], dim=1)
+
+
+class Balancer(nn.Module):
+    """Combines task losses. This base is uniform scalarisation: the sum of all losses."""
+
+    version: ClassVar[int] = 1
+    space: ClassVar[dict[str, BaseDistribution]] = {}
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        super().__init__()
+
+    def combine(self, losses: Tensor) -> Tensor:
+        """A scalar from losses [T]. Loss-weighting balancers override this."""
+        return losses.sum()
+
+    def backward(self, losses: Tensor, shared: Sequence[Tensor]) -> None:
+        """Writes gradients. ``shared``: the representations that all tasks read (gradient balancers differentiate
+        with respect to them)."""
+        torch.autograd.backward(self.combine(losses))
+
+
+class Method(nn.Module):
+    """A multi-task recommender. Override the one verb your idea is about.
+
+    Keyword-only arguments of ``__init__`` are the method's own hyper-parameters: JSON-able defaults in the
+    signature, Optuna ranges in ``space`` right above it. ``inputs`` builds an input layer (call it once for each
+    copy that the architecture needs). A method that works on top of any architecture names a default one in
+    ``trunk`` and takes its builder as third positional argument, ``trunk(schema, inputs) -> Method``.
+    """
+
+    version: ClassVar[int] = 1  # bump when the same config should give other numbers
+    space: ClassVar[dict[str, BaseDistribution]] = {}
+    defaults: ClassVar[dict[str, Any]] = {}  # other defaults for the settings common to all methods, such as lr
+    trunk: ClassVar[str] = ""
+    reference: ClassVar[bool] = False  # a yardstick, not a competitor
+    balancer: Balancer | None = None  # set by the engine from the config
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__()
+        self.schema = schema
+        self.tasks = schema.tasks
+        self.shared: list[Tensor] = []
+
+    @classmethod
+    def declines(cls, schema: Schema) -> str:
+        """Why this method cannot work on such data; empty if it can."""
+        return ""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Architecture: raw outputs (logits, values, scores), [B] or [B, classes]; [G, ...] for user scope.
+
+        Sets ``self.shared`` to the representations that several tasks read.
+        """
+        raise NotImplementedError
+
+    def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Objective: [T] mean losses over the rows where each label is defined (0 where none is)."""
+        return torch.stack([task_loss(t, outputs[t.name], batch) for t in self.tasks])
+
+    def backward(self, losses: Tensor) -> None:
+        """Gradients of all parameters from losses [T]."""
+        if self.balancer is None:
+            torch.autograd.backward(losses.sum())
+        else:
+            self.balancer.backward(losses, self.shared)
+
+    def step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
+        """One update; returns detached losses [T]. Override only for updates of several passes."""
+        optimizer.zero_grad(set_to_none=True)
+        losses = self.losses(self(batch), batch)
+        self.backward(losses)
+        optimizer.step()
+        return losses.detach()
+
+    def on_start(self, train: Any) -> None:
+        """Before the first epoch, with the training split: counting, initial statistics."""
+
+    def on_epoch(self, epoch: int, valid: Mapping[str, float]) -> None:
+        """After each epoch, with every task's primary validation metric: schedules, unfreezing, controllers."""
+
+    def parts(self) -> list[tuple[tuple[Task, ...], nn.Module]]:
+        """Parts that train independently; each keeps its own best epoch. By default one part: all tasks together."""
+        return [(self.tasks, self)]
+
+
+def task_loss(task: Task, output: Tensor, batch: Batch) -> Tensor:
+    """Mean loss of one task over the rows (or groups) where its label is defined; 0 with a gradient of 0 if none is.
+
+    ``softmax``: for each positive row p with score s_p, -log(exp s_p / (exp s_p + sum over the group's negative rows
+    of exp s)), averaged over positives. Groups without a positive or without a negative row say nothing.
+    """
+    label = batch.labels[task.name]
+    if task.kind == "softmax":
+        return group_softmax_loss(output, label, batch.group, batch.user_cat.shape[0])
+    known = ~label.isnan()
+    target = torch.where(known, label, torch.zeros_like(label))
+    if task.kind == "binary":
+        loss = F.binary_cross_entropy_with_logits(output, target, reduction="none")
+    elif task.kind == "regression":
+        loss = (output - target).square()
+    else:
+        loss = F.cross_entropy(output, target.long(), reduction="none")
+    return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+def group_softmax_loss(score: Tensor, label: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Cross-entropy of each positive against the negatives of its group. score, label, group: [B]; returns a scalar."""
+    positive, negative = label > 0, label == 0
+    index = group.long()
+    masked = torch.where(negative, score, torch.full_like(score, -torch.inf))
+    top = score.new_full((groups,), -torch.inf).scatter_reduce(0, index, masked.detach(), "amax")
+    usable = top.isfinite()
+    top = torch.where(usable, top, torch.zeros_like(top))
+    total = score.new_zeros(groups).index_add(0, index, (masked - top[index]).exp())
+    against = torch.where(usable, total, torch.ones_like(total)).log() + top
+    counted = positive & usable[index]
+    loss = F.softplus(against[index] - score)
+    return torch.where(counted, loss, torch.zeros_like(loss)).sum() / counted.sum().clamp(min=1)

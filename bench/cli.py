@@ -1,0 +1,380 @@
+"""The ``bench`` command. Nobody imports this module."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Before anything imports torch: waiting threads that spin slow a shared machine down several times, and CUDA is
+# deterministic only with a fixed workspace.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+import click
+
+from bench import __version__, registry
+from bench.errors import BenchError, unknown
+
+if TYPE_CHECKING:
+    from bench.spec import Spec
+    from bench.store import Store
+    from bench.suites import Suite
+
+LISTED = ("methods", "baselines", "balancers", "datasets", "suites", "papers")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+results_option = click.option(
+    "--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True,
+    help="Folder of the records and the leaderboard.",
+)  # fmt: skip
+plugin_option = click.option(
+    "--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), help="A method file outside the checkout."
+)
+knob_option = click.option(
+    "--data", "knobs", multiple=True, metavar="KEY=VALUE", help="A knob of the data set, such as correlation=-0.5."
+)
+from_option = click.option(
+    "--from", "folder", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder that holds the raw files; looked at before any download.",
+)  # fmt: skip
+
+
+class Commands(click.Group):
+    """A group that suggests the nearest command."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """See click; an unknown command names the nearest."""
+        if args and self.get_command(ctx, args[0]) is None:
+            raise unknown("command", args[0], self.commands)
+        return super().resolve_command(ctx, args)
+
+
+def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Bad input becomes one line and exit code 2; Ctrl-C exit code 130."""
+
+    @wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except BenchError as error:
+            click.echo(f"bench: {error}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("bench: stopped; stored records are whole, and the same command continues", err=True)
+            sys.exit(130)
+
+    return wrapped
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bench")
+def main() -> None:
+    """Benchmarks of multi-task learning over pretrained language models in recommenders.
+
+    \b
+    Reproduce   bench run --suite quick          then   bench board
+    Add         bench new method my_idea         then   bench check my_idea
+    One run     bench run -d movielens-100k -m mmoe -s experts=8 --seeds 5
+    """
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(LISTED), required=False)
+@json_option
+def list_(kind: str | None, as_json: bool) -> None:
+    """What is there: methods, baselines, balancers, datasets, suites, papers (all of them without an argument)."""
+    found = {k: _listing(k) for k in ([kind] if kind else LISTED)}
+    if as_json:
+        click.echo(json.dumps(found[kind] if kind else found, indent=1))
+        return
+    for k, rows in found.items():
+        if kind is None:
+            click.secho(k, bold=True)
+        width = max((len(r["name"]) for r in rows), default=0)
+        for row in rows:
+            click.echo(f"  {row['name']:<{width}}  {row['about']}")
+        if not rows:
+            click.echo("  none yet")
+
+
+def _listing(kind: str) -> list[dict[str, str]]:
+    if kind == "suites":
+        from bench import suites
+
+        return [{"name": name, "about": suites.load(name).about} for name in suites.paths()]
+    if kind == "papers":
+        folder = registry.ROOT / "bench" / "papers"
+        return [{"name": p.stem, "about": ""} for p in sorted(folder.glob("*.yaml"))]
+    return [{"name": e.name, "about": e.summary} for e in registry.entries(kind).values()]
+
+
+@main.group(cls=Commands)
+def data() -> None:
+    """Prepare data sets, look at them, verify them."""
+
+
+@data.command()
+@click.argument("name")
+@from_option
+@knob_option
+@plain_errors
+def prepare(name: str, folder: Path | None, knobs: tuple[str, ...]) -> None:
+    """Fetch, build and encode data set NAME. What is there already is not made again."""
+    from bench.data.prepare import prepare as make
+
+    click.echo(make(name, _settings(knobs), folder))
+
+
+@data.command()
+@click.argument("name")
+@from_option
+@knob_option
+@json_option
+@plain_errors
+def info(name: str, folder: Path | None, knobs: tuple[str, ...], as_json: bool) -> None:
+    """Sizes, label rates, cold-start shares, text coverage, licence and citation of data set NAME."""
+    from bench.data.describe import as_text
+    from bench.data.describe import info as describe
+
+    dataset, loaded = _loaded(name, knobs, folder)
+    found = describe(name, dataset, loaded)
+    click.echo(json.dumps(found, indent=1) if as_json else as_text(found))
+
+
+@data.command()
+@click.argument("name")
+@from_option
+@knob_option
+@json_option
+@plain_errors
+def verify(name: str, folder: Path | None, knobs: tuple[str, ...], as_json: bool) -> None:
+    """Recompute the hashes of data set NAME and look for leaks."""
+    from bench.data.describe import verify as checks
+
+    _report(checks(*_loaded(name, knobs, folder)), as_json)
+
+
+@main.command()
+@click.option("-d", "--dataset", "datasets", multiple=True, help="Data set; may be repeated.")
+@click.option("-m", "--method", "methods", multiple=True, help="Method or baseline; may be repeated.")
+@click.option(
+    "-s", "--set", "given", multiple=True, metavar="KEY=VALUE", help="A setting of the method, such as lr=0.003."
+)
+@click.option("--suite", help="Run a named suite instead.")
+@click.option("--seeds", type=click.IntRange(1), help="Number of seeds (default 1, or the suite's).")
+@click.option("--epochs", type=click.IntRange(1), help="Most epochs (default 20, or the suite's).")
+@click.option(
+    "--patience", type=click.IntRange(1), help="Epochs without improvement before stopping (default 3, or the suite's)."
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="number of cores",
+    help="Runs at a time on the CPU, one thread each.",
+)  # fmt: skip
+@click.option("--retry", is_flag=True, help="Run again what has a record of a failure.")
+@knob_option
+@from_option
+@results_option
+@plugin_option
+@json_option
+@plain_errors
+def run(
+    datasets: tuple[str, ...],
+    methods: tuple[str, ...],
+    given: tuple[str, ...],
+    suite: str | None,
+    seeds: int | None,
+    epochs: int | None,
+    patience: int | None,
+    device: str,
+    workers: int,
+    retry: bool,
+    knobs: tuple[str, ...],
+    folder: Path | None,
+    results: Path,
+    plugins: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Train and evaluate methods on data sets; store one record a run.
+
+    A run whose record is stored already is not made again, so the same command continues after an interruption.
+    """
+    from bench.suites import Setup, Suite, load
+
+    for plugin in plugins:
+        registry.add_plugin(plugin)
+    if suite and (datasets or methods):
+        raise BenchError("give either --suite or -d and -m")
+    if not suite and not (datasets and methods):
+        raise BenchError("say what to run: -d DATASET -m METHOD, or --suite NAME (see `bench list`)")
+    plan = load(suite) if suite else Suite("", list(methods), 1, {name: Setup() for name in datasets})
+    for name in plan.datasets:  # names are checked before the slow imports
+        registry.find("dataset", name)
+    for name in plan.methods:
+        registry.find("method", name)
+    limits = {k: v for k, v in (("epochs", epochs), ("patience", patience)) if v is not None}
+    specs = _specs(plan, _settings(given), _settings(knobs), limits, seeds)
+
+    from bench.execute import execute
+    from bench.machine import device_of
+    from bench.progress import progress
+    from bench.store import Store
+
+    store = Store(results)
+    with progress(len(specs)) as shown:
+        outcome = execute(specs, store, shown, device=device_of(device), workers=workers, raw=folder, retry=retry)
+    records = [r for s in specs if (r := store.get(s.to_dict(), s.key))]
+    click.echo(", ".join(f"{n} {status}" for status, n in sorted(outcome.items())), err=True)
+    if as_json:
+        click.echo(json.dumps(records, indent=1))
+    else:
+        _print_board(records)
+    _fail_on(records)
+
+
+def _specs(
+    plan: Suite, given: dict[str, Any], knobs: dict[str, Any], limits: dict[str, int], seeds: int | None
+) -> list[Spec]:
+    from bench.run import specify
+
+    return [
+        specify(
+            dataset,
+            method,
+            given={**setup.settings, **given},
+            knobs=knobs,
+            seed=seed,
+            budget={**setup.budget, **limits},
+        )
+        for dataset, setup in plan.datasets.items()
+        for method in plan.methods
+        for seed in range(seeds or plan.seeds)
+    ]
+
+
+def _fail_on(records: list[dict[str, Any]]) -> None:
+    """Exit code 1, with a line for each, if a run ended without a result that it should have had."""
+    bad = [r for r in records if r["status"] not in ("ok", "declined")]
+    if bad:
+        for r in bad:
+            spec = r["spec"]
+            click.echo(
+                f"bench: {spec['dataset']} {spec['method']} seed {spec['seed']}: {r['status']}: {r['error']}", err=True
+            )
+        sys.exit(1)
+
+
+@main.command()
+@results_option
+@json_option
+@click.option("--check", is_flag=True, help="Write nothing; fail if the stored leaderboard differs.")
+@plain_errors
+def board(results: Path, as_json: bool, check: bool) -> None:
+    """Print the leaderboard of the stored records and write it to RESULTS/LEADERBOARD.md."""
+    from bench import leaderboard, render
+    from bench.store import Store, write_atomically
+
+    made = leaderboard.board(list(Store(results).records()))
+    path, text = results / "LEADERBOARD.md", render.to_markdown(made)
+    if check:
+        if not path.exists() or path.read_text("utf-8") != text:
+            raise BenchError(f"{path} is not what the records give; run `bench board --results {results}`")
+        click.echo(f"{path} agrees with the records")
+        return
+    click.echo(render.to_json(made) if as_json else render.to_console(made))
+    write_atomically(path, text.encode())
+
+
+def _print_board(records: list[dict[str, Any]]) -> None:
+    from bench import leaderboard, render
+
+    if any(r["status"] == "ok" for r in records):
+        click.echo(render.to_console(leaderboard.board(records)))
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(["method", "dataset"]))
+@click.argument("name")
+@click.option("--to", "folder", type=click.Path(path_type=Path, file_okay=False), help="Another folder, for --plugin.")
+@plain_errors
+def new(kind: str, name: str, folder: Path | None) -> None:
+    """Write the skeleton of a new method or data set: one file that already runs."""
+    from bench.scaffold import create
+
+    path = create(kind, name, folder)
+    plugin = f" --plugin {path}" if folder and kind == "method" else ""
+    click.echo(f"{path}\nnext: change it, then `bench check {name}{plugin}`")
+
+
+@main.command()
+@click.argument("name", required=False)
+@results_option
+@plugin_option
+@json_option
+@plain_errors
+def check(name: str | None, results: Path, plugins: tuple[Path, ...], as_json: bool) -> None:
+    """Check the method or data set NAME against the contract, in plain words.
+
+    Without NAME: list stored records whose method has other code now under an unchanged version.
+    """
+    for plugin in plugins:
+        registry.add_plugin(plugin)
+    if name is None:
+        _stale(results)
+        return
+    methods, datasets = registry.methods(), registry.entries("datasets")
+    if name not in methods and name not in datasets:
+        raise unknown("method or data set", name, [*methods, *datasets])
+    from bench import check as contract
+    from bench.data.describe import verify as checks
+
+    _report(contract.method(name) if name in methods else checks(*_loaded(name, (), None)), as_json)
+
+
+def _stale(results: Path) -> None:
+    from bench.check import stale_records
+    from bench.store import Store
+
+    store: Store = Store(results)
+    found = list(stale_records(store))
+    click.echo("\n".join(found) or "every record's method has the code it was run with")
+    if found:
+        sys.exit(1)
+
+
+def _report(checks: Iterable[tuple[str, str]], as_json: bool) -> None:
+    """Prints each check as it ends; exit code 1 if any found something."""
+    found = []
+    for title, problem in checks:
+        found.append({"check": title, "ok": not problem, "problem": problem})
+        if not as_json:
+            click.echo(f"{'FAILED' if problem else 'ok':>6}  {title}{f': {problem}' if problem else ''}")
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    if any(not f["ok"] for f in found):
+        sys.exit(1)
+
+
+def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    from bench.config import parse
+
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise BenchError(f"'{pair}' is no KEY=VALUE")
+        found[key] = parse(value)
+    return found
+
+
+def _loaded(name: str, knobs: tuple[str, ...], folder: Path | None) -> tuple[Any, Any]:
+    from bench.data.prepare import load, make
+    from bench.data.prepare import prepare as prepared
+
+    dataset, _ = make(name, _settings(knobs))
+    return dataset, load(prepared(name, _settings(knobs), folder))

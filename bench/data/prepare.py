@@ -1,0 +1,158 @@
+"""Raw files -> a folder of tables and arrays, made once for each content and found again by it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench import api, config, registry
+from bench.api import Dataset, Field, Items, Schema, Task
+from bench.data import cache, encode, source, split
+from bench.data.tensors import Split
+from bench.errors import BenchError
+from bench.spec import canonical, digest
+
+TABLES = ("groups", "rows", "items", "users")
+
+
+@dataclass(frozen=True)
+class Data:
+    """A prepared data set. ``meta``: counts, hashes and descriptions as written beside the arrays."""
+
+    schema: Schema
+    train: Split
+    valid: Split
+    test: Split
+    meta: dict[str, Any]
+    folder: Path
+
+
+def make(name: str, given: Mapping[str, Any]) -> tuple[Dataset, dict[str, Any]]:
+    """A data set and its resolved knobs. Raises BenchError for unknown names and bad knobs."""
+    cls = registry.load_dataset(name)
+    knobs = config.apply(config.settings(cls), given)
+    return cls(**knobs), knobs
+
+
+def prepare(name: str, given: Mapping[str, Any] | None = None, folder: Path | None = None) -> Path:
+    """Fetches, builds and encodes a data set unless that has been done; returns its folder.
+
+    The folder is found by what decides its content: version, knobs, raw files and the code that makes it.
+    """
+    dataset, knobs = make(name, given or {})
+    raw = source.fetch(dataset.sources, cache.root() / "raw" / name, folder) if dataset.sources else {}
+    made_of = {
+        "version": dataset.version,
+        "knobs": knobs,
+        "raw": {key: _file_digest(path) for key, path in sorted(raw.items())},
+        "code": code_digest(type(dataset)),
+    }
+    target = cache.root() / "data" / name / digest(made_of)
+    if not (target / "meta.json").exists():
+        with cache.new_folder(target) as made:
+            _write(dataset, name, knobs, made_of, dataset.build(raw), made)
+    return target
+
+
+@lru_cache(maxsize=8)
+def load(folder: Path) -> Data:
+    """The prepared data set of a folder, memory-mapped."""
+    meta = json.loads((folder / "meta.json").read_text("utf-8"))
+    described = meta["schema"]
+    schema = Schema(
+        tasks=tuple(Task(**{**t, "classes": tuple(t["classes"])}) for t in described["tasks"]),
+        fields=tuple(Field(**f) for f in described["fields"]),
+        cardinality=described["cardinality"],
+        history=described["history"],
+        texts=tuple(json.loads((folder / "texts.json").read_text("utf-8"))),
+    )
+    items = Items(_tensor(folder, "items/cat"), _tensor(folder, "items/num"))
+    parts = {name: _split(folder, name, schema, items) for name in split.PARTS}
+    return Data(schema, parts["train"], parts["valid"], parts["test"], meta, folder)
+
+
+def content_hash(folder: Path) -> str:
+    """sha256 over every array and text of a prepared folder."""
+    total = hashlib.sha256()
+    for path in [*sorted((folder / "arrays").rglob("*.npy")), folder / "texts.json"]:
+        total.update(path.relative_to(folder).as_posix().encode())
+        total.update(_file_digest(path).encode())
+    return total.hexdigest()
+
+
+def code_digest(cls: type[Dataset]) -> str:
+    """Digest of the source files that decide what a data set becomes: its own, the contract's and this folder's."""
+    files = [Path(inspect.getfile(cls)), Path(inspect.getfile(api)), *sorted(Path(__file__).parent.glob("*.py"))]
+    return digest([hashlib.sha256(f.read_bytes()).hexdigest() for f in files])
+
+
+def _write(
+    dataset: Dataset, name: str, knobs: dict[str, Any], made_of: dict[str, Any], tables: api.Tables, folder: Path
+) -> None:
+    try:
+        encoded = encode.encode(dataset, tables)
+    except BenchError as error:
+        raise BenchError(f"data set '{name}': {error}") from error
+    (folder / "tables").mkdir()
+    for table in TABLES:
+        getattr(tables, table).write_parquet(folder / "tables" / f"{table}.parquet")
+    for key, array in encoded.arrays.items():
+        path = folder / "arrays" / f"{key}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.ascontiguousarray(array))
+    (folder / "texts.json").write_text(json.dumps(encoded.texts, ensure_ascii=False), "utf-8")
+    meta = {
+        "dataset": name,
+        "made_of": made_of,
+        "knobs": knobs,
+        "sha256": content_hash(folder),
+        "parts": encoded.parts,
+        "purged": encoded.purged,
+        "schema": {
+            "tasks": [asdict(t) for t in dataset.tasks],
+            "fields": [asdict(f) for f in dataset.fields],
+            "cardinality": encoded.cardinality,
+            "history": dataset.history,
+        },
+    }
+    (folder / "meta.json").write_text(json.dumps(json.loads(canonical(meta)), indent=1, ensure_ascii=False), "utf-8")
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tensor(folder: Path, key: str) -> torch.Tensor:
+    # Copy-on-write: the pages stay shared and on disk, and torch accepts the array without a warning.
+    return torch.from_numpy(np.load(folder / "arrays" / f"{key}.npy", mmap_mode="c"))
+
+
+def _split(folder: Path, name: str, schema: Schema, items: Items) -> Split:
+    def named(kind: str) -> dict[str, torch.Tensor]:
+        tasks = [t.name for t in schema.tasks if (folder / "arrays" / name / kind / f"{t.name}.npy").exists()]
+        return {t: _tensor(folder, f"{name}/{kind}/{t}") for t in tasks}
+
+    plain = (
+        "user_cat",
+        "user_num",
+        "history",
+        "start",
+        "item",
+        "pair_cat",
+        "pair_num",
+        "user",
+        "cold_user",
+        "cold_item",
+    )
+    tensors = {key: _tensor(folder, f"{name}/{key}") for key in plain}
+    return Split(name=name, schema=schema, items=items, labels=named("label"), truth=named("truth"), **tensors)

@@ -1,0 +1,49 @@
+"""The split rule: global, temporal, whole groups, outcomes known in time."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from bench.api import Temporal
+from bench.errors import BenchError
+
+PARTS = ("train", "valid", "test")
+PURGED = "purged"
+
+
+def boundaries(groups: pl.DataFrame, sizes: np.ndarray, rule: Temporal) -> tuple[float, float]:
+    """Times at which validation and test begin. ``sizes``: rows of each group.
+
+    With shares, the first whole time step that leaves at most the wanted share of rows behind it: groups of one time
+    stay together.
+    """
+    if rule.absolute:
+        return rule.valid, rule.test
+    time = groups["time"].to_numpy()
+    order = np.argsort(time, kind="stable")
+    before = np.cumsum(sizes[order]) - sizes[order]  # rows of earlier groups
+    total = sizes.sum()
+    cuts = [np.searchsorted(before, total * share) for share in (1 - rule.valid - rule.test, 1 - rule.test)]
+    valid, test = (float(time[order[min(cut, len(order) - 1)]]) for cut in cuts)
+    return valid, test
+
+
+def assign(groups: pl.DataFrame, sizes: np.ndarray, rule: Temporal) -> pl.Series:
+    """The part of each group: train, valid, test, or purged (its outcome is known only after the next part begins).
+
+    Raises BenchError if a part would be empty.
+    """
+    valid, test = boundaries(groups, sizes, rule)
+    time = pl.col("time")
+    known = pl.col("known") if "known" in groups.columns else time
+    part = (
+        pl.when(time >= test).then(pl.lit("test"))
+        .when(time >= valid).then(pl.when(known <= test).then(pl.lit("valid")).otherwise(pl.lit(PURGED)))
+        .otherwise(pl.when(known <= valid).then(pl.lit("train")).otherwise(pl.lit(PURGED)))
+    )  # fmt: skip
+    parts = groups.select(part.alias("part"))["part"]
+    for name in PARTS:
+        if not (parts == name).any():
+            raise BenchError(f"the temporal split leaves no {name} rows; the data hold too few different times")
+    return parts

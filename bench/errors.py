@@ -1,0 +1,18 @@
+"""Errors that are the user's to mend: one clear line, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class BenchError(Exception):
+    """Bad input. The message names the file, column or value, and what to do next."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:
+    """An error for a name that is not there; it suggests the nearest one that is."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}"
+    return BenchError(f"unknown {kind} '{name}'; {hint}")

@@ -1,0 +1,159 @@
+"""Where runs happen: in this process, or in several local ones. What the store already has is not run again."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import multiprocessing.process
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench import registry
+from bench.data.prepare import load, prepare
+from bench.errors import BenchError
+from bench.progress import Progress
+from bench.run import run
+from bench.spec import Spec
+from bench.store import Store, write_atomically
+
+Outcome = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+
+def execute(
+    specs: Sequence[Spec],
+    store: Store,
+    progress: Progress,
+    *,
+    device: torch.device,
+    workers: int = 1,
+    raw: Path | None = None,
+    retry: bool = False,
+) -> Counter[str]:
+    """Runs every spec that has no record yet and stores its record at once; returns how many ended in which status.
+
+    Each run computes with one thread, so that its numbers do not depend on how many run beside it; ``workers`` run at
+    a time. raw: a folder with the raw files. retry: run again what has a record of a status other than ok. An
+    interruption loses only the runs at hand: the same call continues.
+    """
+    store.check_writable()
+    outcome: Counter[str] = Counter()
+    todo = []
+    for spec in specs:
+        known = store.get(spec.to_dict(), spec.key)
+        if known is not None and (known["status"] == "ok" or not retry):
+            outcome["stored"] += 1
+            progress.end(_name(spec), f"already stored ({known['status']})")
+        else:
+            todo.append(spec)
+    if not todo:
+        return outcome
+    folders = _prepare(todo, raw, progress)
+    workers = min(workers, len(todo)) if device.type == "cpu" else 1
+    finished = _in_workers(todo, folders, workers, progress) if workers > 1 else _here(todo, folders, device, progress)
+    for spec, (record, predictions) in finished:
+        if predictions:
+            _keep_predictions(store.root / "predictions" / f"{spec.key}.npz", predictions)
+        store.put(record)
+        outcome[record["status"]] += 1
+        ok = record["status"] == "ok"
+        progress.end(
+            _name(spec), f"ok, {record['cost']['fit_s']:.1f} s" if ok else f"{record['status']}: {record['error']}"
+        )
+    return outcome
+
+
+def _name(spec: Spec) -> str:
+    return f"{spec.dataset} {spec.method} seed {spec.seed}"
+
+
+def _prepare(specs: Sequence[Spec], raw: Path | None, progress: Progress) -> list[Path]:
+    """Prepares each spec's data set and text vectors once, with all cores, before any run needs them."""
+    folders = []
+    torch.set_num_threads(os.cpu_count() or 1)
+    shown: set[tuple[str, str | None]] = set()
+    for spec in specs:
+        if (spec.dataset, None) not in shown:
+            progress.step(f"preparing {spec.dataset}")
+        folders.append(prepare(spec.dataset, spec.dataset_config, raw))
+        if spec.lm is not None and (spec.dataset, spec.lm) not in shown:
+            from bench.text.encode import vectors
+
+            progress.step(f"encoding the texts of {spec.dataset} with {spec.lm}")
+            vectors(load(folders[-1]).schema.texts, spec.lm, lambda done, total: progress.note(f"{done}/{total}"))
+        shown |= {(spec.dataset, None), (spec.dataset, spec.lm)}
+    return folders
+
+
+def _here(
+    specs: Sequence[Spec], folders: Sequence[Path], device: torch.device, progress: Progress
+) -> Iterator[tuple[Spec, Outcome]]:
+    torch.set_num_threads(1)
+    for spec, folder in zip(specs, folders, strict=True):
+        progress.begin(_name(spec))
+        yield spec, run(spec, device=device, folder=folder, report=progress.note)
+
+
+def _in_workers(
+    specs: Sequence[Spec], folders: Sequence[Path], workers: int, progress: Progress
+) -> Iterator[tuple[Spec, Outcome]]:
+    """A free worker takes the next spec. Raises BenchError if a worker dies."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(registry.plugins(),))
+    try:
+        futures: dict[Future[Outcome], Spec] = {
+            pool.submit(_work, spec, folder): spec for spec, folder in zip(specs, folders, strict=True)
+        }
+        for spec in specs[:workers]:
+            progress.begin(_name(spec))
+        waiting = iter(specs[workers:])
+        for future in as_completed(futures):
+            result = future.result()
+            yield futures.pop(future), result
+            if (following := next(waiting, None)) is not None:
+                progress.begin(_name(following))
+    except BrokenProcessPool as error:
+        raise BenchError(
+            "a worker process died, perhaps for want of memory; stored records are whole: run the same command again, "
+            "with fewer --workers if it happens twice"
+        ) from error
+    finally:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_worker(plugins: Sequence[Path]) -> None:
+    """A worker leaves Ctrl-C to its parent, and dies with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    for plugin in plugins:
+        registry.add_plugin(plugin)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+
+
+def _die_with(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _work(spec: Spec, folder: Path) -> Outcome:
+    return run(spec, device=torch.device("cpu"), folder=folder)
+
+
+def _keep_predictions(path: Path, predictions: dict[str, np.ndarray]) -> None:
+    """Test predictions in half precision, so that a new metric needs no new run. Not tracked by git."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **{k: v.astype(np.float16) for k, v in predictions.items()})
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,85 @@
+"""What a record says of the machine, and peak memory of one run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.errors import BenchError
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def device_of(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one. Raises BenchError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BenchError("no CUDA device here; use --device cpu")
+    return torch.device(name)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, device and threads; nothing that names the machine or its owner."""
+    packages = {name: version(name) for name in ("torch", "numpy", "polars", "transformers")}
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "python": platform.python_version(),
+        **packages,
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device.type,
+        "hardware": hardware,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+
+
+@lru_cache(maxsize=1)
+def code_version(folder: Path) -> dict[str, Any]:
+    """Commit of the checkout, and whether tracked files differ from it; nulls outside a checkout."""
+
+    def git(*words: str) -> str | None:
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    except FileNotFoundError:  # no git on this machine
+        commit, changes = None, None
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def reset_peak(device: torch.device) -> None:
+    """Starts a new measurement of peak memory."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif os.access(_CLEAR, os.W_OK):
+        _CLEAR.write_text("5")
+
+
+def peak_mb(device: torch.device) -> float | None:
+    """Peak memory since ``reset_peak`` in MB: allocated on the GPU, or resident in this process. None if unknown."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    if not os.access(_CLEAR, os.W_OK):
+        return None
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    return round(int(line.split()[1]) / 1024, 1)
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()

@@ -1,0 +1,94 @@
+"""Progress for people: a bar on a terminal, plain lines otherwise. Always on standard error."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Self
+
+
+class Progress:
+    """Plain output: one line for each job that has ended, and for each step before the first."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self.running: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def step(self, text: str) -> None:
+        """Something that all jobs wait for begins."""
+        print(text, file=sys.stderr, flush=True)
+
+    def begin(self, job: str) -> None:
+        """A job starts."""
+        self.running.append(job)
+
+    def note(self, text: str) -> None:
+        """How the present step or job is doing; a log does not want it."""
+
+    def end(self, job: str, outcome: str) -> None:
+        """A job has ended."""
+        if job in self.running:
+            self.running.remove(job)
+        self.done += 1
+        width = len(str(self.total))
+        print(f"[{self.done:>{width}}/{self.total}] {job}: {outcome}", file=sys.stderr, flush=True)
+
+
+class Bar(Progress):
+    """A live bar over all jobs with the running ones beside it; ended jobs scroll by above."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Live
+
+        super().__init__(total)
+        columns = (MofNCompleteColumn(), BarColumn(bar_width=24), TimeElapsedColumn(), TextColumn("{task.description}"))
+        self.live = Live(*columns, console=Console(stderr=True), transient=True)
+        self.bar = self.live.add_task("", total=total)
+        self.at = ""
+
+    def __enter__(self) -> Self:
+        self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.live.stop()
+
+    def step(self, text: str) -> None:
+        """See ``Progress``."""
+        self.at = text
+        self.live.update(self.bar, description=text)
+
+    def begin(self, job: str) -> None:
+        """See ``Progress``."""
+        super().begin(job)
+        self.step(", ".join(self.running))
+
+    def note(self, text: str) -> None:
+        """See ``Progress``."""
+        self.live.update(self.bar, description=f"{self.at}  {text}")
+
+    def end(self, job: str, outcome: str) -> None:
+        """See ``Progress``."""
+        if job in self.running:
+            self.running.remove(job)
+        self.done += 1
+        self.live.console.print(f"{job}: {outcome}", highlight=False, markup=False)
+        self.live.update(self.bar, completed=self.done)
+        self.step(", ".join(self.running))
+
+
+def progress(total: int) -> Progress:
+    """A bar if standard error is a terminal, else lines."""
+    return Bar(total) if sys.stderr.isatty() else Progress(total)

@@ -1,0 +1,150 @@
+"""File name -> class, by scanning folders. There is no table and no decorator: the file is the registration.
+
+Listing imports nothing, so a broken file fails alone, by name, when it is asked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import sys
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError, unknown
+
+if TYPE_CHECKING:
+    from bench.api import Balancer, Dataset, Method
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = {
+    "datasets": {"bench.datasets": "Dataset"},
+    "baselines": {"baselines": "Method"},
+    "methods": {"methods": "Method"},
+    "balancers": {"baselines.balancers": "Balancer"},
+}
+_plugins: dict[str, Path] = {}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered file. ``kind``: datasets, baselines, methods or balancers."""
+
+    name: str
+    kind: str
+    path: Path
+    module: str | None  # None: a file outside the packages
+
+    @property
+    def summary(self) -> str:
+        """First line of the file's docstring, read without importing it."""
+        try:
+            text = ast.get_docstring(ast.parse(self.path.read_text("utf-8"))) or ""
+        except SyntaxError as error:
+            return f"broken: {error.msg} (line {error.lineno})"
+        return text.split("\n")[0]
+
+
+def _scan(kind: str) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for package in FOLDERS[kind]:
+        for path in sorted((ROOT / package.replace(".", "/")).glob("[!_]*.py")):
+            name = path.stem.replace("_", "-") if kind == "datasets" else path.stem
+            found[name] = Entry(name, kind, path, f"{package}.{path.stem}")
+    return found
+
+
+def add_plugin(path: Path) -> None:
+    """Registers a method file outside the checkout under its file name. Raises BenchError if it is missing."""
+    if path.suffix != ".py" or not path.is_file():
+        raise BenchError(f"plugin {path}: no such Python file")
+    _plugins[path.stem] = path.resolve()
+
+
+def plugins() -> tuple[Path, ...]:
+    """The registered plugin files."""
+    return tuple(_plugins.values())
+
+
+def entries(kind: str) -> dict[str, Entry]:
+    """Every registered file of a kind by name, in name order. Raises BenchError if two files claim one name."""
+    found = _scan(kind)
+    if kind == "methods":
+        extra = [Entry(name, kind, path, None) for name, path in _plugins.items()]
+        for point in entry_points(group="bench.methods"):
+            spec = importlib.util.find_spec(point.module)
+            if spec is not None and spec.origin:
+                extra.append(Entry(point.name, kind, Path(spec.origin), point.module))
+        for entry in extra:
+            if entry.name in found or entry.name in _scan("baselines"):
+                raise BenchError(f"method '{entry.name}' of {entry.path} is already taken; rename the file")
+            found[entry.name] = entry
+    return dict(sorted(found.items()))
+
+
+def methods() -> dict[str, Entry]:
+    """Baselines and methods together: everything ``-m`` accepts."""
+    return {**entries("baselines"), **entries("methods")}
+
+
+def find(kind: str, name: str) -> Entry:
+    """The entry of a name (kind ``method``: of either family). Raises BenchError with the nearest if there is none."""
+    known = methods() if kind == "method" else entries(kind + "s")
+    if name not in known:
+        raise unknown(kind, name, known)
+    return known[name]
+
+
+def _module(entry: Entry) -> ModuleType:
+    if entry.module is not None:
+        return importlib.import_module(entry.module)
+    name = f"bench_plugin_{entry.name}"
+    spec = importlib.util.spec_from_file_location(name, entry.path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot load {entry.path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before executing: dataclasses and pickling look it up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _load(entry: Entry, base: type[Any]) -> type[Any]:
+    try:
+        module = _module(entry)
+    except Exception as error:
+        raise BenchError(f"{entry.path}: cannot be imported ({type(error).__name__}: {error})") from error
+    own = [
+        c
+        for _, c in inspect.getmembers(module, inspect.isclass)
+        if issubclass(c, base) and c is not base and c.__module__ == module.__name__
+    ]
+    if len(own) != 1:
+        names = ", ".join(c.__name__ for c in own) or "none"
+        raise BenchError(f"{entry.path}: must define exactly one subclass of {base.__name__}, found {names}")
+    return own[0]
+
+
+def load_method(name: str) -> type[Method]:
+    """The class of a method or baseline. Raises BenchError naming the file if it is broken."""
+    from bench.api import Method
+
+    return _load(find("method", name), Method)
+
+
+def load_balancer(name: str) -> type[Balancer]:
+    """The class of a balancer."""
+    from bench.api import Balancer
+
+    return _load(find("balancer", name), Balancer)
+
+
+def load_dataset(name: str) -> type[Dataset]:
+    """The class of a data set."""
+    from bench.api import Dataset
+
+    return _load(find("dataset", name), Dataset)

@@ -1,0 +1,84 @@
+"""One immutable JSON file a run: ``runs/<dataset>/<method>/<key>.json``. The file's existence means done."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+
+SCHEMA = 1
+ABANDONED_S = 600  # a temporary file older than this belongs to no living process
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file so that readers see the old content, the new content or nothing, never a part.
+
+    Raises BenchError if the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise BenchError(f"cannot write {path}: {error.strerror}; choose another folder with --results") from error
+
+
+class Store:
+    """The records under a results folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, spec: dict[str, Any], key: str) -> Path:
+        """Where the record of a spec lies."""
+        return self.root / "runs" / str(spec["dataset"]) / str(spec["method"]) / f"{key}.json"
+
+    def check_writable(self) -> None:
+        """Raises BenchError at once, before hours of work, if no record could be written. Clears what a killed
+        process left half-written."""
+        for stale in self.root.glob("runs/*/*/.tmp-*"):
+            if time.time() - stale.stat().st_mtime > ABANDONED_S:
+                stale.unlink(missing_ok=True)
+        probe = self.root / "runs" / ".probe"
+        write_atomically(probe, b"")
+        probe.unlink(missing_ok=True)
+
+    def get(self, spec: dict[str, Any], key: str) -> dict[str, Any] | None:
+        """The stored record of a spec, if any."""
+        path = self.path(spec, key)
+        return _read(path) if path.exists() else None
+
+    def put(self, record: dict[str, Any]) -> Path:
+        """Stores a record under its key, atomically. Raises BenchError if the folder cannot be written."""
+        path = self.path(record["spec"], record["key"])
+        write_atomically(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+        return path
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """All records in path order. Raises BenchError naming a file that is no record."""
+        for path in sorted(self.root.glob("runs/*/*/*.json")):
+            yield _read(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path} cannot be read as a record ({error}); move it away and run again") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA or record.get("key") != path.stem:
+        raise BenchError(f"{path} is no record of schema {SCHEMA} under its own key; move it away and run again")
+    return record

@@ -1,0 +1,158 @@
+"""One training loop for every method. ``fit`` has no test argument; ``evaluate`` sees no label."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench import metrics
+from bench.api import Method, Task
+from bench.data.tensors import Split
+from bench.score import Scores, chance, score
+from bench.spec import derive_seed
+
+EVALUATION_ROWS = 16384
+
+
+class Diverged(Exception):
+    """A loss or prediction is not finite."""
+
+
+@dataclass
+class Fit:
+    """What training has left behind. ``curve``: for each epoch its training losses and validation metrics."""
+
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    rows: int = 0
+
+
+@dataclass
+class _Part:
+    """An independently trained part of a method and its best state so far."""
+
+    tasks: tuple[Task, ...]
+    module: nn.Module
+    best: float = -math.inf
+    epoch: int = 0
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def offer(self, epoch: int, skill: float) -> None:
+        """Keeps the present state if it is better than the best one."""
+        if skill > self.best:
+            self.best, self.epoch = skill, epoch
+            self.state = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+
+
+def fit(
+    method: Method,
+    train: Split,
+    valid: Split,
+    *,
+    lr: float,
+    weight_decay: float,
+    batch_size: int,
+    epochs: int,
+    patience: int,
+    seed: int,
+    report: Callable[[str], None] = lambda line: None,
+) -> Fit:
+    """Trains with AdamW until validation has not improved for ``patience`` epochs, then restores the best epoch.
+
+    What is compared is the mean over tasks of the primary metric's skill, (value - chance) / (perfect - chance): every
+    task counts alike. Parts that train independently are judged, and restored, each by its own tasks. Raises
+    Diverged when a loss or prediction stops being finite.
+    """
+    result = Fit()
+    method.on_start(train)
+    parts = [_Part(tasks, module) for tasks, module in method.parts()]
+    if not any(p.requires_grad for p in method.parameters()):
+        return result
+    device = next(method.parameters()).device
+    optimizer = optimizer_for(method, lr, weight_decay)
+    generator = torch.Generator().manual_seed(derive_seed("batches", seed))
+    constant = score(valid, chance(train, valid), primary_only=True)
+    on_device, start = train.to(device), time.perf_counter()
+    for epoch in range(1, epochs + 1):
+        method.train()
+        total = torch.zeros(len(method.tasks), device=device)
+        steps = 0
+        for batch in on_device.batches(batch_size, generator):
+            total += method.step(batch, optimizer)
+            steps += 1
+        losses = (total / steps).tolist()
+        if not all(map(math.isfinite, losses)):
+            raise Diverged(f"training loss is not finite in epoch {epoch}")
+        result.rows += train.rows
+        scores = _finite_score(valid, evaluate(method, valid), primary_only=True)
+        names = [t.name for t in method.tasks]
+        primary = {t.name: scores[t.name][t.metrics[0]] for t in method.tasks}
+        result.curve.append({"epoch": epoch, "loss": dict(zip(names, losses, strict=True)), "valid": primary})
+        for part in parts:
+            part.offer(epoch, mean_skill(part.tasks, scores, constant))
+        report(
+            f"epoch {epoch}/{epochs}  loss {sum(losses):.4f}  skill {mean_skill(method.tasks, scores, constant):.4f}"
+        )
+        method.on_epoch(epoch, {k: v for k, v in primary.items() if v is not None})
+        if all(epoch - part.epoch >= patience for part in parts):
+            break
+    for part in parts:
+        part.module.load_state_dict(part.state)
+        result.best_epoch |= {t.name: part.epoch for t in part.tasks}
+    result.seconds = time.perf_counter() - start
+    return result
+
+
+def optimizer_for(method: Method, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW; weight decay on the weight matrices only, not on biases, norms or embeddings."""
+    tables = {id(m.weight) for m in method.modules() if isinstance(m, nn.Embedding)}
+    trained = [p for p in method.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1 and id(p) not in tables]
+    rest = [p for p in trained if p.ndim <= 1 or id(p) in tables]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
+
+
+@torch.inference_mode()
+def evaluate(method: Method, split: Split) -> dict[str, np.ndarray]:
+    """Predictions of every task on a split: probabilities, values or scores. The method is given no labels."""
+    method.eval()
+    device = next((t.device for t in [*method.parameters(), *method.buffers()]), torch.device("cpu"))
+    collected: dict[str, list[np.ndarray]] = {t.name: [] for t in method.tasks}
+    for batch in split.to(device).inputs(EVALUATION_ROWS):
+        outputs = method(batch)
+        for task in method.tasks:
+            collected[task.name].append(_prediction(task, outputs[task.name]).float().cpu().numpy())
+    return {name: np.concatenate(chunks) for name, chunks in collected.items()}
+
+
+def mean_skill(tasks: tuple[Task, ...], scores: Scores, constant: Scores) -> float:
+    """Mean over tasks of the primary metric's skill; tasks whose metric is undefined here say nothing."""
+    skills = []
+    for task in tasks:
+        name = task.metrics[0]
+        value, base = scores[task.name][name], constant[task.name][name]
+        if value is not None and base is not None:
+            skills.append(metrics.skill(name, value, base))
+    return float(np.mean(skills)) if skills else 0.0
+
+
+def _prediction(task: Task, output: Tensor) -> Tensor:
+    if task.kind == "binary":
+        return output.sigmoid()
+    return output.softmax(dim=1) if task.kind == "multiclass" else output
+
+
+def _finite_score(split: Split, predictions: dict[str, np.ndarray], *, primary_only: bool = False) -> Scores:
+    try:
+        return score(split, predictions, primary_only=primary_only)
+    except ValueError as error:
+        raise Diverged(str(error)) from error
