@@ -26,7 +26,7 @@ from bench.train import Fit, evaluate, fit
 
 # Small simulated task sets that between them have every kind, scope and sample space: a funnel, ratings, news.
 TASK_SETS = ("sim-shop", "sim-video", "sim-news")
-SMALL = {"users": 40, "items": 80, "groups": 160}
+SMALL = {"users": 40, "items": 100, "groups": 200}
 
 
 @lru_cache(maxsize=4)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
-from functools import wraps
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,30 +44,24 @@ from_option = click.option(
 
 
 class Commands(click.Group):
-    """A group that suggests the nearest command."""
+    """A group that suggests the nearest command, and whose errors are one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See click; bad input becomes one line and exit code 2, Ctrl-C exit code 130."""
+        try:
+            return super().invoke(ctx)
+        except BenchError as error:
+            click.echo(f"bench: {' '.join(str(error).splitlines())}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("bench: stopped; stored records are whole, and the same command continues", err=True)
+            sys.exit(130)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """See click; an unknown command names the nearest."""
         if args and self.get_command(ctx, args[0]) is None:
             raise unknown("command", args[0], self.commands)
         return super().resolve_command(ctx, args)
-
-
-def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Bad input becomes one line and exit code 2; Ctrl-C exit code 130."""
-
-    @wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except BenchError as error:
-            click.echo(f"bench: {error}", err=True)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            click.echo("bench: stopped; stored records are whole, and the same command continues", err=True)
-            sys.exit(130)
-
-    return wrapped
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -122,7 +115,6 @@ def data() -> None:
 @click.argument("name")
 @from_option
 @knob_option
-@plain_errors
 def prepare(name: str, folder: Path | None, knobs: tuple[str, ...]) -> None:
     """Fetch, build and encode data set NAME. What is there already is not made again."""
     from bench.data.prepare import prepare as make
@@ -135,7 +127,6 @@ def prepare(name: str, folder: Path | None, knobs: tuple[str, ...]) -> None:
 @from_option
 @knob_option
 @json_option
-@plain_errors
 def info(name: str, folder: Path | None, knobs: tuple[str, ...], as_json: bool) -> None:
     """Sizes, label rates, cold-start shares, text coverage, licence and citation of data set NAME."""
     from bench.data.describe import as_text
@@ -151,7 +142,6 @@ def info(name: str, folder: Path | None, knobs: tuple[str, ...], as_json: bool) 
 @from_option
 @knob_option
 @json_option
-@plain_errors
 def verify(name: str, folder: Path | None, knobs: tuple[str, ...], as_json: bool) -> None:
     """Recompute the hashes of data set NAME and look for leaks."""
     from bench.data.describe import verify as checks
@@ -182,7 +172,6 @@ def verify(name: str, folder: Path | None, knobs: tuple[str, ...], as_json: bool
 @results_option
 @plugin_option
 @json_option
-@plain_errors
 def run(
     datasets: tuple[str, ...],
     methods: tuple[str, ...],
@@ -273,21 +262,20 @@ def _fail_on(records: list[dict[str, Any]]) -> None:
 @results_option
 @json_option
 @click.option("--check", is_flag=True, help="Write nothing; fail if the stored leaderboard differs.")
-@plain_errors
 def board(results: Path, as_json: bool, check: bool) -> None:
     """Print the leaderboard of the stored records and write it to RESULTS/LEADERBOARD.md."""
     from bench import leaderboard, render
     from bench.store import Store, write_atomically
 
     made = leaderboard.board(list(Store(results).records()))
-    path, text = results / "LEADERBOARD.md", render.to_markdown(made)
+    path, text = results / "LEADERBOARD.md", render.to_markdown(made).encode()
     if check:
-        if not path.exists() or path.read_text("utf-8") != text:
+        if not path.exists() or path.read_bytes() != text:
             raise BenchError(f"{path} is not what the records give; run `bench board --results {results}`")
         click.echo(f"{path} agrees with the records")
         return
     click.echo(render.to_json(made) if as_json else render.to_console(made))
-    write_atomically(path, text.encode())
+    write_atomically(path, text)
 
 
 def _print_board(records: list[dict[str, Any]]) -> None:
@@ -301,14 +289,14 @@ def _print_board(records: list[dict[str, Any]]) -> None:
 @click.argument("kind", type=click.Choice(["method", "dataset"]))
 @click.argument("name")
 @click.option("--to", "folder", type=click.Path(path_type=Path, file_okay=False), help="Another folder, for --plugin.")
-@plain_errors
 def new(kind: str, name: str, folder: Path | None) -> None:
     """Write the skeleton of a new method or data set: one file that already runs."""
     from bench.scaffold import create
 
     path = create(kind, name, folder)
+    known = registry.name_of(kind + "s", path)
     plugin = f" --plugin {path}" if folder and kind == "method" else ""
-    click.echo(f"{path}\nnext: change it, then `bench check {name}{plugin}`")
+    click.echo(f"{path}\nnext: change it, then `bench check {known}{plugin}`")
 
 
 @main.command()
@@ -316,7 +304,6 @@ def new(kind: str, name: str, folder: Path | None) -> None:
 @results_option
 @plugin_option
 @json_option
-@plain_errors
 def check(name: str | None, results: Path, plugins: tuple[Path, ...], as_json: bool) -> None:
     """Check the method or data set NAME against the contract, in plain words.
 
@@ -378,3 +365,7 @@ def _loaded(name: str, knobs: tuple[str, ...], folder: Path | None) -> tuple[Any
 
     dataset, _ = make(name, _settings(knobs))
     return dataset, load(prepared(name, _settings(knobs), folder))
+
+
+if __name__ == "__main__":
+    main()

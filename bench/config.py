@@ -54,6 +54,10 @@ def parse(text: str) -> Any:
 
 def check_value(key: str, value: Any, default: Any) -> Any:
     """The value if its type fits the default's (an int may stand for a float). Raises BenchError if not."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError as error:
+        raise BenchError(f"setting '{key}': numbers must be finite, got {json.dumps(value)}") from error
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     fits = (

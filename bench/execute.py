@@ -9,9 +9,10 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,16 @@ def execute(
     folders = _prepare(todo, raw, progress)
     workers = min(workers, len(todo)) if device.type == "cpu" else 1
     finished = _in_workers(todo, folders, workers, progress) if workers > 1 else _here(todo, folders, device, progress)
-    for spec, (record, predictions) in finished:
-        if predictions:
-            _keep_predictions(store.root / "predictions" / f"{spec.key}.npz", predictions)
-        store.put(record)
-        outcome[record["status"]] += 1
-        ok = record["status"] == "ok"
-        progress.end(
-            _name(spec), f"ok, {record['cost']['fit_s']:.1f} s" if ok else f"{record['status']}: {record['error']}"
-        )
+    with closing(finished):  # whatever stops us here must stop the workers too, or they would finish what is queued
+        for spec, (record, predictions) in finished:
+            if predictions:
+                _keep_predictions(store.root / "predictions" / f"{spec.key}.npz", predictions)
+            store.put(record)
+            outcome[record["status"]] += 1
+            ok = record["status"] == "ok"
+            progress.end(
+                _name(spec), f"ok, {record['cost']['fit_s']:.1f} s" if ok else f"{record['status']}: {record['error']}"
+            )
     return outcome
 
 
@@ -96,7 +98,7 @@ def _prepare(specs: Sequence[Spec], raw: Path | None, progress: Progress) -> lis
 
 def _here(
     specs: Sequence[Spec], folders: Sequence[Path], device: torch.device, progress: Progress
-) -> Iterator[tuple[Spec, Outcome]]:
+) -> Generator[tuple[Spec, Outcome]]:
     torch.set_num_threads(1)
     for spec, folder in zip(specs, folders, strict=True):
         progress.begin(_name(spec))
@@ -105,7 +107,7 @@ def _here(
 
 def _in_workers(
     specs: Sequence[Spec], folders: Sequence[Path], workers: int, progress: Progress
-) -> Iterator[tuple[Spec, Outcome]]:
+) -> Generator[tuple[Spec, Outcome]]:
     """A free worker takes the next spec. Raises BenchError if a worker dies."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(registry.plugins(),))

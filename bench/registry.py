@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -44,26 +45,33 @@ class Entry:
     def summary(self) -> str:
         """First line of the file's docstring, read without importing it."""
         try:
-            text = ast.get_docstring(ast.parse(self.path.read_text("utf-8"))) or ""
-        except SyntaxError as error:
-            return f"broken: {error.msg} (line {error.lineno})"
+            text = ast.get_docstring(ast.parse(self.path.read_bytes(), self.path.name)) or ""
+        except (SyntaxError, ValueError) as error:
+            return f"broken: {error}"
         return text.split("\n")[0]
+
+
+def name_of(kind: str, path: Path) -> str:
+    """The name that a file registers."""
+    return path.stem.replace("_", "-") if kind == "datasets" else path.stem
 
 
 def _scan(kind: str) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for package in FOLDERS[kind]:
         for path in sorted((ROOT / package.replace(".", "/")).glob("[!_]*.py")):
-            name = path.stem.replace("_", "-") if kind == "datasets" else path.stem
+            name = name_of(kind, path)
             found[name] = Entry(name, kind, path, f"{package}.{path.stem}")
     return found
 
 
 def add_plugin(path: Path) -> None:
-    """Registers a method file outside the checkout under its file name. Raises BenchError if it is missing."""
+    """Registers a method file outside the checkout under its file name. Raises BenchError if it is missing or taken."""
     if path.suffix != ".py" or not path.is_file():
         raise BenchError(f"plugin {path}: no such Python file")
-    _plugins[path.stem] = path.resolve()
+    known = _plugins.setdefault(path.stem, path.resolve())
+    if known != path.resolve():
+        raise BenchError(f"plugin {path}: {known} has the same name; rename one of them")
 
 
 def plugins() -> tuple[Path, ...]:
@@ -101,12 +109,16 @@ def find(kind: str, name: str) -> Entry:
 
 
 def _module(entry: Entry) -> ModuleType:
-    if entry.module is not None:
-        return importlib.import_module(entry.module)
-    name = f"bench_plugin_{entry.name}"
-    spec = importlib.util.spec_from_file_location(name, entry.path)
+    return importlib.import_module(entry.module) if entry.module is not None else _plugin_module(entry.path)
+
+
+@cache
+def _plugin_module(path: Path) -> ModuleType:
+    """Imports a file once, as an import statement does."""
+    name = f"bench_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"cannot load {entry.path}")
+        raise ImportError(f"cannot load {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before executing: dataclasses and pickling look it up
     spec.loader.exec_module(module)

@@ -105,7 +105,7 @@ def run(
         # Whatever a method does wrong must neither stop the suite nor go missing: it becomes the record's reason.
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
-        record["error"] = f"{type(error).__name__}: {error} ({where})"
+        record["error"] = f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"
     record["time"] = {
         "start": start.isoformat(timespec="seconds"),
         "stop": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -23,12 +23,15 @@ def create(kind: str, name: str, folder: Path | None = None) -> Path:
         )
     taken = registry.methods() if kind == "method" else registry.entries("datasets")
     path = (folder or TARGETS[kind]) / f"{stem}.py"
-    if path.exists() or name in taken or stem in taken:
+    if path.exists() or registry.name_of(f"{kind}s", path) in taken:
         raise BenchError(f"{kind} '{name}' exists already; choose another name")
     words = stem.split("_")
     text = Template((TEMPLATES / f"{kind}.txt").read_text("utf-8")).substitute(
         title=" ".join(words).capitalize(), class_name="".join(w.capitalize() for w in words)
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise BenchError(f"cannot write {path}: {error.strerror}; choose another folder with --to") from error
     return path

@@ -7,10 +7,12 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
+from bench.spec import digest
 
 SCHEMA = 1
 ABANDONED_S = 600  # a temporary file older than this belongs to no living process
@@ -50,9 +52,10 @@ class Store:
     def check_writable(self) -> None:
         """Raises BenchError at once, before hours of work, if no record could be written. Clears what a killed
         process left half-written."""
-        for stale in self.root.glob("runs/*/*/.tmp-*"):
-            if time.time() - stale.stat().st_mtime > ABANDONED_S:
-                stale.unlink(missing_ok=True)
+        for stale in self.root.rglob(".tmp-*"):
+            with suppress(FileNotFoundError):  # just finished, or cleared by another process
+                if time.time() - stale.stat().st_mtime > ABANDONED_S:
+                    stale.unlink()
         probe = self.root / "runs" / ".probe"
         write_atomically(probe, b"")
         probe.unlink(missing_ok=True)
@@ -76,9 +79,11 @@ class Store:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        whole = isinstance(record, dict) and record.get("schema") == SCHEMA
+        whole = whole and record.get("key") == digest(record.get("spec")) == path.stem
     except (OSError, ValueError) as error:
         raise BenchError(f"{path} cannot be read as a record ({error}); move it away and run again") from error
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA or record.get("key") != path.stem:
+    if not whole:
         raise BenchError(f"{path} is no record of schema {SCHEMA} under its own key; move it away and run again")
     return record

@@ -449,5 +449,7 @@ def test_golden_markdown() -> None:
 
 
 def test_never_imports_torch() -> None:
-    code = "import sys, bench.leaderboard, bench.render, bench.stats; assert not {'torch', 'bench.api'} & set(sys.modules)"
+    code = (
+        "import sys, bench.leaderboard, bench.render, bench.stats; assert not {'torch', 'bench.api'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -23,8 +23,8 @@ def boundaries(groups: pl.DataFrame, sizes: np.ndarray, rule: Temporal) -> tuple
     time = groups["time"].to_numpy()
     order = np.argsort(time, kind="stable")
     before = np.cumsum(sizes[order]) - sizes[order]  # rows of earlier groups
-    total = sizes.sum()
-    cuts = [np.searchsorted(before, total * share) for share in (1 - rule.valid - rule.test, 1 - rule.test)]
+    total = int(sizes.sum())
+    cuts = [np.searchsorted(before, total - round(total * share)) for share in (rule.valid + rule.test, rule.test)]
     valid, test = (float(time[order[min(cut, len(order) - 1)]]) for cut in cuts)
     return valid, test
 

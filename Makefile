@@ -1,0 +1,42 @@
+# Each target does all of its own set-up: Python 3.11 or newer, make and a C library are enough.
+PYTHON ?= python3
+BIN ?= .venv/bin
+RESULTS ?= results
+# tox calls the checks below with BIN set to its own environment; then there is nothing to set up here.
+SETUP := $(if $(filter .venv/bin,$(BIN)),.venv/.done)
+
+.PHONY: bench test lint type py slow speed board clean
+
+bench: $(SETUP)  ## the main job: prepare, train, record, rank
+	$(BIN)/bench run --suite quick --results $(RESULTS)
+	@$(BIN)/bench board --results $(RESULTS) > /dev/null && echo "written to $(RESULTS)/LEADERBOARD.md"
+
+test: lint type py  ## what has to pass before anything lands
+
+lint: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(SETUP)
+	$(BIN)/mypy
+
+py: $(SETUP)
+	$(BIN)/python -m pytest
+
+slow: $(SETUP)  ## tests on the real data and the real language model, minutes
+	$(BIN)/python -m pytest -m slow
+
+speed: $(SETUP)  ## ratios against a bare loop
+	$(BIN)/python -m pytest tests/speed -o addopts= -s --benchmark-columns=min,median,max
+
+board: $(SETUP)  ## the published leaderboard is what its records give
+	$(BIN)/bench board --check --results results/reference
+
+.venv/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt torch
+	.venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .tox .mypy_cache .pytest_cache .ruff_cache

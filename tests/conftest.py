@@ -1,0 +1,147 @@
+"""What all tests share: a cache of their own, no network, the command in this process or in another, small plugins."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bench import cli, registry
+
+# The smallest simulated data that still has every label in every part.
+SMALL = ("--data", "users=60", "--data", "items=100", "--data", "groups=200")
+
+Bench = Callable[..., Result]
+Start = Callable[..., "subprocess.Popen[str]"]
+Plugin = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache folder for the whole session, so that the user's own stays untouched."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("BENCH_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def offline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, in this process or its children; except for slow tests, which may need the real data."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            for spelled in (name, name.upper()):
+                monkeypatch.setenv(spelled, "http://127.0.0.1:9")  # nothing listens there: it fails at once
+        monkeypatch.setenv("no_proxy", "")
+        monkeypatch.setenv("NO_PROXY", "")
+
+
+@pytest.fixture(scope="session")
+def bench() -> Bench:
+    """Calls the command in this process; fails on a traceback or another exit code than expected."""
+
+    def call(*words: object, code: int = 0) -> Result:
+        registry._plugins.clear()  # as in a new process
+        registry._plugin_module.cache_clear()
+        try:
+            result = CliRunner().invoke(cli.main, [str(w) for w in words])
+        finally:
+            registry._plugins.clear()
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def refused(bench: Bench) -> Callable[..., str]:
+    """Calls the command with bad input: exit code 2, nothing on standard output, one line of error, returned."""
+
+    def call(*words: object) -> str:
+        result = bench(*words, code=2)
+        assert result.stdout == ""
+        *steps, last = result.stderr.splitlines()
+        assert last.startswith("bench: ") and not any(s.startswith(("bench:", "Traceback")) for s in steps), (
+            result.stderr
+        )
+        assert all(s.startswith("preparing ") for s in steps), result.stderr
+        return last.removeprefix("bench: ")
+
+    return call
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts the command in a process group of its own, which does not outlive the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def call(*words: object, **options: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "bench.cli", *(str(w) for w in words)]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        options = {"cwd": registry.ROOT, "start_new_session": True, **pipes, **options}
+        started.append(subprocess.Popen(command, **options))
+        return started[-1]
+
+    yield call
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Plugin:
+    """Writes a method file: shared-bottom with the given class body."""
+
+    def write(name: str, body: str = "", head: str = "") -> Path:
+        text = (
+            f'"""{name}, for tests."""\n\nimport sys, time\n\nimport torch\n\nfrom baselines.shared_bottom import SharedBottom\n'
+            f"{textwrap.dedent(head)}\n\nclass Plugin(SharedBottom):\n"
+            f'    """{name}."""\n{textwrap.indent(textwrap.dedent(body), "    ")}'
+        )
+        path = tmp_path / "plugins" / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, "utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def records() -> Callable[[Path], dict[str, Any]]:
+    """What the records of a results folder say that must not depend on where, when or in how many pieces they ran."""
+
+    def read(results: Path) -> dict[str, Any]:
+        found = {}
+        for path in sorted((results / "runs").rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                record = json.loads(path.read_text("utf-8"))
+                assert record["key"] == path.stem
+                kept = (
+                    "key",
+                    "spec",
+                    "role",
+                    "status",
+                    "error",
+                    "tasks",
+                    "metrics",
+                    "references",
+                    "curve",
+                    "best_epoch",
+                )
+                found[path.relative_to(results).as_posix()] = {k: record[k] for k in (*kept, "data")}
+        return found
+
+    return read
