@@ -52,13 +52,13 @@ class Store:
     def check_writable(self) -> None:
         """Raises BenchError at once, before hours of work, if no record could be written. Clears what a killed
         process left half-written."""
+        probe = self.root / "runs" / ".probe"
+        write_atomically(probe, b"")
+        probe.unlink(missing_ok=True)
         for stale in self.root.rglob(".tmp-*"):
             with suppress(FileNotFoundError):  # just finished, or cleared by another process
                 if time.time() - stale.stat().st_mtime > ABANDONED_S:
                     stale.unlink()
-        probe = self.root / "runs" / ".probe"
-        write_atomically(probe, b"")
-        probe.unlink(missing_ok=True)
 
     def get(self, spec: dict[str, Any], key: str) -> dict[str, Any] | None:
         """The stored record of a spec, if any."""

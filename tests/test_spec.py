@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,16 @@ def test_a_record_of_schema_1_stays_readable() -> None:
     record = json.loads(path.read_text("utf-8"))
     spec = Spec(**record["spec"])
     assert spec.key == record["key"]
+
+
+def test_lowest_constraints_are_the_lower_bounds() -> None:
+    root = registry.ROOT
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    bounds = {r.partition(">=")[0]: r.partition(">=")[2].partition(",")[0] for r in wanted}
+    for file, exact in (("constraints-lowest.txt", True), ("constraints.txt", False)):
+        lines = [line for line in (root / file).read_text("utf-8").splitlines() if not line.startswith("#")]
+        pinned = dict(line.split("==") for line in lines)
+        assert set(bounds) <= set(pinned), file
+        if exact:
+            assert pinned == bounds

@@ -52,28 +52,30 @@ class Split:
     @cached_property
     def group(self) -> np.ndarray:
         """Group of each row [R]."""
-        return np.repeat(np.arange(self.groups), self.sizes.cpu().numpy())
+        return np.repeat(np.arange(self.groups), self.sizes.numpy())
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """One epoch in random group order: whole groups, about ``size`` rows a batch, labels included."""
-        device = self.item.device
-        order = torch.randperm(self.groups, generator=generator).to(device)  # drawn on the CPU: the same everywhere
+        order = torch.randperm(self.groups, generator=generator)
         sizes = self.sizes[order]
         ends = sizes.cumsum(0)
-        within = torch.arange(int(ends[-1]), device=device) - torch.repeat_interleave(ends - sizes, sizes)
+        within = torch.arange(self.rows) - torch.repeat_interleave(ends - sizes, sizes)
         rows = torch.repeat_interleave(self.start[:-1][order], sizes) + within
+        local = torch.repeat_interleave(torch.arange(self.groups), sizes)
+        device = self.item.device
+        order, rows, local = order.to(device), rows.to(device), local.to(device)
         for first, last in _cuts(ends, size):
-            low = int(ends[first - 1]) if first else 0
-            yield self._gather(order[first:last], rows[low : int(ends[last - 1])], sizes[first:last])
+            part = slice(int(ends[first - 1]) if first else 0, int(ends[last - 1]))
+            yield self._gather(order[first:last], rows[part], local[part] - first)
 
     def to(self, device: torch.device) -> Split:
-        """This split with its tensors on a device, so that batches are made there."""
+        """This split with its tensors on a device, so that batches are made there; where they begin stays on the CPU."""
         if self.item.device == device:
             return self
-        moved = {f.name: _moved(getattr(self, f.name), device) for f in fields(self)}
-        return Split(**moved)
+        moved = {f.name: _moved(getattr(self, f.name), device) for f in fields(self) if f.name != "start"}
+        return Split(**moved, start=self.start)
 
-    def _gather(self, groups: Tensor, rows: Tensor, sizes: Tensor) -> Batch:
+    def _gather(self, groups: Tensor, rows: Tensor, local: Tensor) -> Batch:
         scope = {t.name: groups if t.scope == "user" else rows for t in self.schema.tasks}
         return Batch(
             user_cat=self.user_cat.index_select(0, groups),
@@ -82,7 +84,7 @@ class Split:
             item=self.item.index_select(0, rows),
             pair_cat=self.pair_cat.index_select(0, rows),
             pair_num=self.pair_num.index_select(0, rows),
-            group=torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes),
+            group=local,
             items=self.items,
             labels={name: self.labels[name].index_select(0, index) for name, index in scope.items()},
         )
@@ -99,7 +101,7 @@ class Split:
                 item=self.item[rows],
                 pair_cat=self.pair_cat[rows],
                 pair_num=self.pair_num[rows],
-                group=torch.repeat_interleave(torch.arange(last - first, device=self.item.device), self.sizes[groups]),
+                group=torch.repeat_interleave(torch.arange(last - first), self.sizes[groups]).to(self.item.device),
                 items=self.items,
             )
 
