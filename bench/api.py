@@ -234,13 +234,14 @@ class Method(nn.Module):
     defaults: ClassVar[dict[str, Any]] = {}  # other defaults for the settings common to all methods, such as lr
     trunk: ClassVar[str] = ""
     reference: ClassVar[bool] = False  # a yardstick, not a competitor
-    balancer: Balancer | None = None  # set by the engine from the config
+    balancer: Balancer | None  # set by the engine from the config; no class value here, it would hide the module
 
     def __init__(self, schema: Schema) -> None:
         super().__init__()
         self.schema = schema
         self.tasks = schema.tasks
         self.shared: list[Tensor] = []
+        self.balancer = None
 
     @classmethod
     def declines(cls, schema: Schema) -> str:

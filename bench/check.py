@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import copy
 import inspect
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from bench import config, registry
 from bench.api import Batch, Method, Schema
+from bench.data import cache
 from bench.data.prepare import Data, load, prepare
 from bench.run import method_digest
 from bench.store import Store
@@ -38,12 +38,22 @@ def small(dataset: str) -> Data:
 @lru_cache(maxsize=1)
 def tiny_language_model() -> str:
     """Identity of a two-layer random language model made on the spot, so that checks need no download."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers.utils import logging
 
     from bench.text.models import identity
 
-    folder = Path(tempfile.mkdtemp(prefix="bench-tiny-lm-"))
+    target = cache.root() / "tiny-language-model"
+    if not target.exists():
+        cast(Any, logging).disable_progress_bar()
+        with cache.new_folder(target) as folder:
+            _write_language_model(folder)
+    return identity(str(target))
+
+
+def _write_language_model(folder: Path) -> None:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
     letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
     vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", *letters])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
@@ -56,7 +66,6 @@ def tiny_language_model() -> str:
         vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
     )
     BertModel(shape).save_pretrained(folder)
-    return identity(str(folder))
 
 
 def make(name: str, schema: Schema, seed: int = 0, **given: Any) -> Method:
@@ -83,7 +92,7 @@ def declares_its_space(name: str) -> None:
     for key, default in defaults.items():
         inside = cls.space[key]._contains(cls.space[key].to_internal_repr(default))
         assert inside, f"the default of '{key}', {default}, lies outside its range {cls.space[key]}"
-    assert inspect.getdoc(cls), "the class has no docstring; say what it computes and where it comes from"
+    assert cls.__dict__.get("__doc__"), "the class has no docstring; say what it computes and where it comes from"
 
 
 def answers_every_task(name: str, data: Data) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -263,7 +264,7 @@ def _fail_on(records: list[dict[str, Any]]) -> None:
 @json_option
 @click.option("--check", is_flag=True, help="Write nothing; fail if the stored leaderboard differs.")
 def board(results: Path, as_json: bool, check: bool) -> None:
-    """Print the leaderboard of the stored records and write it to RESULTS/LEADERBOARD.md."""
+    """Print the leaderboard of the stored records and write it to RESULTS/LEADERBOARD.md (with --json: only print)."""
     from bench import leaderboard, render
     from bench.store import Store, write_atomically
 
@@ -274,7 +275,10 @@ def board(results: Path, as_json: bool, check: bool) -> None:
             raise BenchError(f"{path} is not what the records give; run `bench board --results {results}`")
         click.echo(f"{path} agrees with the records")
         return
-    click.echo(render.to_json(made) if as_json else render.to_console(made))
+    if as_json:
+        click.echo(render.to_json(made))
+        return
+    click.echo(render.to_console(made, _width()))
     write_atomically(path, text)
 
 
@@ -282,13 +286,23 @@ def _print_board(records: list[dict[str, Any]]) -> None:
     from bench import leaderboard, render
 
     if any(r["status"] == "ok" for r in records):
-        click.echo(render.to_console(leaderboard.board(records)))
+        click.echo(render.to_console(leaderboard.board(records), _width()))
+
+
+def _width() -> int | None:
+    """Columns of the terminal; None where standard output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 @main.command()
 @click.argument("kind", type=click.Choice(["method", "dataset"]))
 @click.argument("name")
-@click.option("--to", "folder", type=click.Path(path_type=Path, file_okay=False), help="Another folder, for --plugin.")
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Another folder, for a method run with --plugin.",
+)
 def new(kind: str, name: str, folder: Path | None) -> None:
     """Write the skeleton of a new method or data set: one file that already runs."""
     from bench.scaffold import create
@@ -301,10 +315,19 @@ def new(kind: str, name: str, folder: Path | None) -> None:
 
 @main.command()
 @click.argument("name", required=False)
+@from_option
+@knob_option
 @results_option
 @plugin_option
 @json_option
-def check(name: str | None, results: Path, plugins: tuple[Path, ...], as_json: bool) -> None:
+def check(
+    name: str | None,
+    folder: Path | None,
+    knobs: tuple[str, ...],
+    results: Path,
+    plugins: tuple[Path, ...],
+    as_json: bool,
+) -> None:
     """Check the method or data set NAME against the contract, in plain words.
 
     Without NAME: list stored records whose method has other code now under an unchanged version.
@@ -320,7 +343,7 @@ def check(name: str | None, results: Path, plugins: tuple[Path, ...], as_json: b
     from bench import check as contract
     from bench.data.describe import verify as checks
 
-    _report(contract.method(name) if name in methods else checks(*_loaded(name, (), None)), as_json)
+    _report(contract.method(name) if name in methods else checks(*_loaded(name, knobs, folder)), as_json)
 
 
 def _stale(results: Path) -> None:

@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
@@ -89,10 +89,11 @@ def resolve(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     components: dict[str, type[Any]] = {}
     if cls.trunk:
         defaults["trunk"] = cls.trunk
-        components["trunk"] = registry.load_method(cast(str, check_value("trunk", given.get("trunk", cls.trunk), "")))
+        trunk: str = check_value("trunk", given.get("trunk", cls.trunk), cls.trunk)
+        components["trunk"] = registry.load_method(trunk)
         if components["trunk"].trunk:
-            raise BenchError(f"setting 'trunk': '{given['trunk']}' is itself built on a trunk; name an architecture")
-    name = check_value("balancer", given.get("balancer", defaults["balancer"]), "")
+            raise BenchError(f"setting 'trunk': '{trunk}' is itself built on a trunk; name an architecture")
+    name = check_value("balancer", given.get("balancer", defaults["balancer"]), COMMON["balancer"])
     components["balancer"] = registry.load_balancer(name)
     for key, component in components.items():
         defaults.update({f"{key}.{k}": v for k, v in settings(component).items()})
@@ -120,6 +121,6 @@ def build(method: str, config: Mapping[str, Any], schema: Schema) -> Method:
         model = cls(*positional, **_own(config, registry.load_method(method)))
         balancer = registry.load_balancer(config["balancer"])
         model.balancer = balancer(schema.tasks, **_own(config, balancer, "balancer."))
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise BenchError(f"method '{method}' does not accept this configuration: {error}") from error
     return model

@@ -13,6 +13,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from bench import registry
 from bench.data.prepare import load, prepare
 from bench.errors import BenchError
 from bench.progress import Progress
-from bench.run import run
+from bench.run import method_digest, run
 from bench.spec import Spec
 from bench.store import Store, write_atomically
 
@@ -53,7 +54,9 @@ def execute(
         known = store.get(spec.to_dict(), spec.key)
         if known is not None and (known["status"] == "ok" or not retry):
             outcome["stored"] += 1
-            progress.end(_name(spec), f"already stored ({known['status']})")
+            same = known["code"]["method_digest"] == method_digest(spec.method, spec.config)
+            hint = "" if same else f"; the code of {spec.method} has changed since: bump its version to run it again"
+            progress.end(_name(spec), f"already stored ({known['status']}){hint}")
         else:
             todo.append(spec)
     if not todo:
@@ -90,10 +93,16 @@ def _prepare(specs: Sequence[Spec], raw: Path | None, progress: Progress) -> lis
         if spec.lm is not None and (spec.dataset, spec.lm) not in shown:
             from bench.text.encode import vectors
 
-            progress.step(f"encoding the texts of {spec.dataset} with {spec.lm}")
-            vectors(load(folders[-1]).schema.texts, spec.lm, lambda done, total: progress.note(f"{done}/{total}"))
+            title = f"encoding the texts of {spec.dataset} with {spec.lm}"
+            vectors(load(folders[-1]).schema.texts, spec.lm, partial(_encoding, progress, title))
         shown |= {(spec.dataset, None), (spec.dataset, spec.lm)}
     return folders
+
+
+def _encoding(progress: Progress, title: str, done: int, total: int) -> None:
+    if done == 0:
+        progress.step(title)
+    progress.note(f"{done}/{total}")
 
 
 def _here(
@@ -112,9 +121,13 @@ def _in_workers(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(registry.plugins(),))
     try:
-        futures: dict[Future[Outcome], Spec] = {
-            pool.submit(_work, spec, folder): spec for spec, folder in zip(specs, folders, strict=True)
-        }
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the workers, which start here
+        try:
+            futures: dict[Future[Outcome], Spec] = {
+                pool.submit(_work, spec, folder): spec for spec, folder in zip(specs, folders, strict=True)
+            }
+        finally:
+            signal.signal(signal.SIGINT, handler)
         for spec in specs[:workers]:
             progress.begin(_name(spec))
         waiting = iter(specs[workers:])
@@ -136,7 +149,7 @@ def _in_workers(
 
 def _begin_worker(plugins: Sequence[Path]) -> None:
     """A worker leaves Ctrl-C to its parent, and dies with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # again, for systems where it is not inherited
     torch.set_num_threads(1)
     for plugin in plugins:
         registry.add_plugin(plugin)
@@ -155,7 +168,9 @@ def _work(spec: Spec, folder: Path) -> Outcome:
 
 
 def _keep_predictions(path: Path, predictions: dict[str, np.ndarray]) -> None:
-    """Test predictions in half precision, so that a new metric needs no new run. Not tracked by git."""
+    """Test predictions in half precision (clipped to its range), so that a new metric needs no new run; not in git."""
+    most = np.finfo(np.float16).max
+    halves = {name: values.clip(-most, most).astype(np.float16) for name, values in predictions.items()}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **{k: v.astype(np.float16) for k, v in predictions.items()})
+    np.savez_compressed(buffer, allow_pickle=False, **halves)
     write_atomically(path, buffer.getvalue())

@@ -29,6 +29,7 @@ FOLDERS = {
     "methods": {"methods": "Method"},
     "balancers": {"baselines.balancers": "Balancer"},
 }
+AUDITED = ("baselines", "methods", "bench.api", "bench.nn", "bench.text")  # imports that make a method what it is
 _plugins: dict[str, Path] = {}
 
 
@@ -46,7 +47,7 @@ class Entry:
         """First line of the file's docstring, read without importing it."""
         try:
             text = ast.get_docstring(ast.parse(self.path.read_bytes(), self.path.name)) or ""
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, OSError) as error:
             return f"broken: {error}"
         return text.split("\n")[0]
 
@@ -54,6 +55,15 @@ class Entry:
 def name_of(kind: str, path: Path) -> str:
     """The name that a file registers."""
     return path.stem.replace("_", "-") if kind == "datasets" else path.stem
+
+
+def _origin(module: str) -> Path:
+    """The file of an installed module; its name where it cannot be found (loading it will say why)."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError:
+        spec = None
+    return Path(spec.origin if spec is not None and spec.origin else module)
 
 
 def _scan(kind: str) -> dict[str, Entry]:
@@ -85,9 +95,7 @@ def entries(kind: str) -> dict[str, Entry]:
     if kind == "methods":
         extra = [Entry(name, kind, path, None) for name, path in _plugins.items()]
         for point in entry_points(group="bench.methods"):
-            spec = importlib.util.find_spec(point.module)
-            if spec is not None and spec.origin:
-                extra.append(Entry(point.name, kind, Path(spec.origin), point.module))
+            extra.append(Entry(point.name, kind, _origin(point.module), point.module))
         for entry in extra:
             if entry.name in found or entry.name in _scan("baselines"):
                 raise BenchError(f"method '{entry.name}' of {entry.path} is already taken; rename the file")
@@ -139,6 +147,20 @@ def _load(entry: Entry, base: type[Any]) -> type[Any]:
         names = ", ".join(c.__name__ for c in own) or "none"
         raise BenchError(f"{entry.path}: must define exactly one subclass of {base.__name__}, found {names}")
     return own[0]
+
+
+def source_files(name: str) -> list[Path]:
+    """The file of a method and those of the method families, blocks and text code that it imports, directly or not."""
+    todo, found = [find("method", name).path], []
+    while todo:
+        path = todo.pop()
+        if path in found or not path.is_file():
+            continue
+        found.append(path)
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(AUDITED):
+                todo.append(ROOT / f"{(node.module or '').replace('.', '/')}.py")
+    return sorted(found)
 
 
 def load_method(name: str) -> type[Method]:

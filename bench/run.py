@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import config, machine, registry
+from bench import config, machine, registry, train
 from bench.data.prepare import Data, load, make, prepare
+from bench.errors import BenchError
 from bench.score import everything, references, score
 from bench.spec import Spec, derive_seed, digest
 from bench.store import SCHEMA
@@ -101,6 +101,8 @@ def run(
         record |= {"status": "diverged", "error": str(error)}
     except (MemoryError, torch.OutOfMemoryError) as error:
         record |= {"status": "oom", "error": str(error) or "out of memory"}
+    except BenchError:  # a configuration that cannot be: the user's to mend, no result of the method
+        raise
     except Exception as error:
         # Whatever a method does wrong must neither stop the suite nor go missing: it becomes the record's reason.
         place = traceback.extract_tb(error.__traceback__)[-1]
@@ -114,11 +116,11 @@ def run(
 
 
 def method_digest(method: str, resolved: Mapping[str, Any]) -> str:
-    """Digest of the source files of a method and the components its configuration names. It audits; versions decide."""
-    classes: list[type[Any]] = [registry.load_method(method), registry.load_balancer(resolved["balancer"])]
+    """Digest of the code that a method's numbers come from. It audits; the declared versions decide."""
+    files = {*registry.source_files(method), registry.find("balancer", resolved["balancer"]).path, Path(train.__file__)}
     if "trunk" in resolved:
-        classes.append(registry.load_method(resolved["trunk"]))
-    return digest([hashlib.sha256(Path(inspect.getfile(c)).read_bytes()).hexdigest() for c in classes])
+        files |= {*registry.source_files(resolved["trunk"])}
+    return digest(sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files))
 
 
 def _train(

@@ -21,6 +21,8 @@ def create(kind: str, name: str, folder: Path | None = None) -> Path:
         raise BenchError(
             f"'{name}' cannot be a file name here; use lower-case letters, digits and _, such as my_{kind}"
         )
+    if kind == "dataset" and folder is not None:
+        raise BenchError("--to is for methods (see --plugin); a data set lives in bench/datasets")
     taken = registry.methods() if kind == "method" else registry.entries("datasets")
     path = (folder or TARGETS[kind]) / f"{stem}.py"
     if path.exists() or registry.name_of(f"{kind}s", path) in taken:

@@ -48,9 +48,24 @@ def test_frozen_takes_any_architecture(trunk: str) -> None:
 def test_any_balancer_with_any_method(name: str, balancer: str) -> None:
     data = check.small("sim-shop")
     method = check.make(name, data.schema, balancer=balancer)
+    assert isinstance(method.balancer, registry.load_balancer(balancer))
     batch = next(data.train.batches(256, torch.Generator().manual_seed(0)))
     method.backward(method.losses(method(batch), batch))
     assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
+
+
+def test_the_balancer_decides_the_gradients() -> None:
+    """With all weight on one task, that task's gradient is all that is left."""
+    data = check.small("sim-news")
+    batch = next(data.train.batches(256, torch.Generator().manual_seed(0)))
+    weights = {t.name: float(t.name == "click") for t in data.schema.tasks}
+    weighted = check.make("shared_bottom", data.schema, balancer="static", **{"balancer.weights": weights}).eval()
+    weighted.backward(weighted.losses(weighted(batch), batch))
+    alone = check.make("shared_bottom", data.schema).eval()
+    torch.autograd.backward(alone.losses(alone(batch), batch)[0])
+    for (path, a), b in zip(weighted.named_parameters(), alone.parameters(), strict=True):
+        wanted = torch.zeros_like(a) if b.grad is None else b.grad
+        torch.testing.assert_close(a.grad, wanted, msg=path)
 
 
 def test_each_check_can_fail() -> None:

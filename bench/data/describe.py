@@ -21,8 +21,10 @@ SUSPICIOUS_AUC = 0.999
 def info(name: str, dataset: Dataset, data: Data) -> dict[str, Any]:
     """Sizes, label rates, sparsity, cold shares, text coverage, licence and citation, JSON-able."""
     parts = {p.name: _part(p) for p in (data.train, data.valid, data.test)}
-    users = int(max(int(p.user.max()) for p in (data.train, data.valid, data.test)))
-    rows = sum(p["rows"] for p in parts.values())
+    splits = (data.train, data.valid, data.test)
+    shown = [np.column_stack([p.user.numpy()[p.group], p.item.numpy()]) for p in splits]
+    pairs = np.unique(np.concatenate(shown), axis=0)
+    users, candidates = (len(np.unique(column)) for column in pairs.T)
     items = len(data.schema.texts) - 1
     texts = [t for t in data.schema.texts[1:] if t]
     return {
@@ -37,8 +39,9 @@ def info(name: str, dataset: Dataset, data: Data) -> dict[str, Any]:
         "fields": {side: [f.name for f in data.schema.fields if f.side == side] for side in ("user", "item", "pair")},
         "users": users,
         "items": items,
-        "rows": rows,
-        "density": rows / (users * items),
+        "candidates": candidates,
+        "rows": sum(p["rows"] for p in parts.values()),
+        "density": len(pairs) / (users * candidates),
         "purged_rows": data.meta["purged"],
         "parts": parts,
         "texts": {
@@ -75,10 +78,11 @@ def _part(split: Split) -> dict[str, Any]:
 def as_text(found: dict[str, Any]) -> str:
     """What ``info`` found, for people."""
     texts, left_out = found["texts"], found["purged_rows"]
+    width = max(len(t["name"]) for t in found["tasks"]) + 2
     lines = [f"{found['name']} ({found['domain']})", f"  {found['about']}", ""]
-    lines += [f"  {key:<14}{found[key]:,}" for key in ("users", "items", "rows")]
+    lines += [f"  {key:<14}{found[key]:,}" for key in ("users", "items", "candidates", "rows")]
     lines += [
-        f"  {'density':<14}{found['density']:.3%} of user-item pairs",
+        f"  {'density':<14}{found['density']:.3%} of user-candidate pairs shown",
         f"  {'texts':<14}{texts['share']:.1%} of items, {texts['unique']:,} unique, {texts['mean_words']:.1f} words",
     ]
     if left_out:
@@ -91,10 +95,10 @@ def as_text(found: dict[str, Any]) -> str:
         ]
         for task, rate in part["labels"].items():
             mean = "" if rate["mean"] is None else f", mean {rate['mean']:.4f}"
-            lines += [f"    {task:<20}{rate['defined']:>9,} labels{mean}"]
+            lines += [f"    {task:<{width}}{rate['defined']:>9,} labels{mean}"]
     lines += ["", "  tasks"]
     lines += [
-        f"    {t['name']:<20}{t['kind']}, {t['scope']} scope, {t['space']}, {t['metric']}" for t in found["tasks"]
+        f"    {t['name']:<{width}}{t['kind']}, {t['scope']} scope, {t['space']}, {t['metric']}" for t in found["tasks"]
     ]
     if found["simulated_truth"]:
         lines += [f"  true values known for {', '.join(found['simulated_truth'])}"]
@@ -174,9 +178,9 @@ def _spaces(data: Data) -> str:
     for split in (data.train, data.valid, data.test):
         for task in split.schema.tasks:
             undefined = split.labels[task.name].isnan()
-            if task.space == "all rows" and task.scope == "pair" and undefined.any():
+            if task.space == "all rows" and undefined.any():
                 return f"'{task.name}' says all rows, but {int(undefined.sum())} {split.name} rows have no label"
-            if task.space != "all rows" and not undefined.any():
+            if task.space != "all rows" and task.scope == "pair" and not undefined.any():
                 return f"'{task.name}' is defined on every {split.name} row, yet its space is {task.space}"
             if undefined.all():
                 return f"'{task.name}' has no label in the {split.name} part"

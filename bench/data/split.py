@@ -24,8 +24,8 @@ def boundaries(groups: pl.DataFrame, sizes: np.ndarray, rule: Temporal) -> tuple
     order = np.argsort(time, kind="stable")
     before = np.cumsum(sizes[order]) - sizes[order]  # rows of earlier groups
     total = int(sizes.sum())
-    cuts = [np.searchsorted(before, total - round(total * share)) for share in (rule.valid + rule.test, rule.test)]
-    valid, test = (float(time[order[min(cut, len(order) - 1)]]) for cut in cuts)
+    wanted = [total - round(total * share) for share in (rule.valid + rule.test, rule.test)]
+    valid, test = time[order[np.searchsorted(before, wanted).clip(max=len(order) - 1)]].tolist()
     return valid, test
 
 

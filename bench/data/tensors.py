@@ -69,7 +69,7 @@ class Split:
             yield self._gather(order[first:last], rows[part], local[part] - first)
 
     def to(self, device: torch.device) -> Split:
-        """This split with its tensors on a device, so that batches are made there; where they begin stays on the CPU."""
+        """This split with its tensors on a device, so that batches are made there; ``start`` stays on the CPU."""
         if self.item.device == device:
             return self
         moved = {f.name: _moved(getattr(self, f.name), device) for f in fields(self) if f.name != "start"}

@@ -84,7 +84,15 @@ class CompleteJourney(Dataset):
         Task("rank", "regression", role="rank", metric="ndcg@10"),
         Task("rec", "softmax", role="rec"),
         # Six of ten baskets are led by one department: accuracy hardly moves, the log-loss does.
-        Task("interest", "multiclass", "user", "interest", classes=DEPARTMENTS, metric="log_loss_multiclass"),
+        Task(
+            "interest",
+            "multiclass",
+            scope="user",
+            role="interest",
+            space="mailings that a basket follows",
+            classes=DEPARTMENTS,
+            metric="log_loss_multiclass",
+        ),
     )
     fields = (
         Field("user", "user", "id"),

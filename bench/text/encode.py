@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ def vectors(texts: Sequence[str], model: str, report: Callable[[int, int], None]
     """[len(texts), width] float32: mean-pooled last hidden states, scaled to length 1 (as MiniLM was trained).
 
     model: an identity (``bench.text.models.identity``). An empty text is the zero vector. ``report(done, total)`` is
-    called as encoding goes on, and never when the cache has all.
+    called as encoding begins and goes on, and never when the cache has all.
     """
     unique = sorted(set(texts) - {""})
     name = hashlib.sha256("\0".join(unique).encode()).hexdigest()[:16]
@@ -49,12 +50,14 @@ def _encode(texts: list[str], model: str, report: Callable[[int, int], None] | N
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # loading takes no time; encoding has its own progress
+    cast(Any, logging).disable_progress_bar()  # loading takes no time; encoding has its own progress
     folder = locate(model)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     network = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # alike lengths together: little padding
     result = np.zeros((len(texts), network.config.hidden_size), dtype=np.float32)
+    if report:
+        report(0, len(texts))
     for start in range(0, len(order), BATCH):
         places = order[start : start + BATCH]
         tokens = tokenizer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -87,8 +88,9 @@ def _remember(folder: Path) -> str:
     model = f"local@{_weights_digest(folder)[:8]}"
     link = cache.root() / "models" / model
     link.parent.mkdir(parents=True, exist_ok=True)
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder, target_is_directory=True)
+    fresh = link.with_name(f".{model}-{os.getpid()}")
+    fresh.symlink_to(folder, target_is_directory=True)
+    os.replace(fresh, link)  # in one step: another process may be reading it
     return model
 
 
