@@ -14,11 +14,33 @@ MakeInputs = Callable[[Schema], Inputs]
 MakeTrunk = Callable[[Schema, MakeInputs], Method]
 
 
+class Dropout(nn.Module):
+    """Dropout (Srivastava et al., JMLR 2014) from one random byte an element instead of one random number.
+
+    On a CPU, torch's own takes longer than the matrix product before it; this takes a third. The rate is rounded to a
+    multiple of 1/256, and what is kept is scaled by that rounded rate, so that the expectation is exact.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"dropout probability must be at least 0 and below 1, got {rate}")
+        self.dropped = round(rate * 256)  # of 256 byte values
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x of any shape; unchanged at evaluation."""
+        if not self.training or self.dropped == 0:
+            return x
+        words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.dropped
+        return x * (kept * (256 / (256 - self.dropped)))
+
+
 def mlp(width_in: int, width: int, depth: int, dropout: float) -> nn.Sequential:
     """``depth`` layers of linear, ReLU, dropout; all of one width."""
     layers: list[nn.Module] = []
     for _ in range(depth):
-        layers += [nn.Linear(width_in, width), nn.ReLU(), nn.Dropout(dropout)]
+        layers += [nn.Linear(width_in, width), nn.ReLU(), Dropout(dropout)]
         width_in = width
     return nn.Sequential(*layers)
 

@@ -9,13 +9,19 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+# One thread, as every run has: small models train faster so, and passive waiting spares a shared machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 from click.testing import CliRunner, Result
 
 from bench import cli, registry
+from bench.data.cache import root as user_cache
 
 # The smallest simulated data that still has every label in every part.
 SMALL = ("--data", "users=60", "--data", "items=100", "--data", "groups=200")
@@ -26,8 +32,14 @@ Plugin = Callable[..., Path]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One cache folder for the whole session, so that the user's own stays untouched."""
+def cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache folder for the whole session, so that the user's own stays untouched.
+
+    Slow tests use the user's, so that real files are not fetched again by every session.
+    """
+    if request.config.getoption("markexpr") == "slow":
+        yield user_cache()
+        return
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("BENCH_CACHE", str(folder))
@@ -96,8 +108,8 @@ def start() -> Iterator[Start]:
 
     yield call
     for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # even where the first has ended: it may have left others behind
         process.communicate()
 
 
@@ -106,11 +118,9 @@ def plugin(tmp_path: Path) -> Plugin:
     """Writes a method file: shared-bottom with the given class body."""
 
     def write(name: str, body: str = "", head: str = "") -> Path:
-        text = (
-            f'"""{name}, for tests."""\n\nimport sys, time\n\nimport torch\n\nfrom baselines.shared_bottom import SharedBottom\n'
-            f"{textwrap.dedent(head)}\n\nclass Plugin(SharedBottom):\n"
-            f'    """{name}."""\n{textwrap.indent(textwrap.dedent(body), "    ")}'
-        )
+        imports = f"import time\n\nimport torch\n\nfrom baselines.shared_bottom import SharedBottom\n{head}"
+        indented = textwrap.indent(textwrap.dedent(body), "    ")
+        text = f'"""{name}."""\n\n{imports}\n\n\nclass Plugin(SharedBottom):\n    """{name}."""\n\n{indented}'
         path = tmp_path / "plugins" / f"{name}.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, "utf-8")

@@ -252,3 +252,14 @@ def test_an_interrupted_folder_never_appears(tmp_path: Path) -> None:
     with cache.new_folder(target) as folder:  # somebody else was faster: theirs stays
         (folder / "late").write_text("x")
     assert [p.name for p in target.iterdir()] == ["whole"]
+
+
+def test_a_damaged_array_is_named(loaded: prepare.Data) -> None:
+    path = loaded.folder / "arrays" / "test" / "item.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    prepare.load.cache_clear()
+    with pytest.raises(BenchError, match=r"item\.npy is damaged .* prepare the data set again"):
+        prepare.load(loaded.folder)
+    path.write_bytes(whole)
+    prepare.load(loaded.folder)

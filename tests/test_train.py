@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from bench import check, metrics, score, train
 from bench.api import Batch, Items, Method, Task, group_softmax_loss, task_loss
 from bench.data.prepare import Data
-from bench.nn import HistoryAttention, base_rate
+from bench.nn import Dropout, HistoryAttention, base_rate
 
 NAN = math.nan
 
@@ -97,6 +97,25 @@ def test_base_rates_minimise_the_loss() -> None:
     torch.testing.assert_close(base_rate(value, label), torch.tensor([0.4]))
     assert base_rate(Task("y", "softmax"), label) is None
     assert base_rate(binary, torch.tensor([NAN])) is None
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_expectation(rate: float) -> None:
+    torch.manual_seed(0)
+    layer, x = Dropout(rate), torch.ones(1001, 999, requires_grad=True)
+    y = layer(x)
+    dropped = round(rate * 256) / 256
+    n = y.numel()
+    assert abs((y == 0).float().mean().item() - dropped) < 4 * math.sqrt(0.25 / n)
+    assert abs(y.mean().item() - 1) < 4 * math.sqrt(dropped / (1 - dropped) / n) + 1e-6
+    assert y.detach().unique().numel() == (2 if rate else 1)
+    for column in (0, 7):  # every byte of a word is as random as the others
+        assert abs((y.flatten()[column::8] == 0).float().mean().item() - dropped) < 4 * math.sqrt(2 / n)
+    y.sum().backward()
+    assert x.grad is not None and torch.equal(x.grad, y.detach())
+    assert torch.equal(layer.eval()(x), x)
+    with pytest.raises(ValueError, match="below 1"):
+        Dropout(1.0)
 
 
 def test_history_attention_ignores_padding() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
 
 from bench.errors import BenchError
+
+ABANDONED_S = 6 * 3600  # a temporary folder older than this belongs to no living process
 
 
 def root() -> Path:
@@ -27,6 +31,10 @@ def new_folder(target: Path) -> Iterator[Path]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(f".{target.name}-*"):  # by a process that was killed
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > ABANDONED_S:
+                    shutil.rmtree(left, ignore_errors=True)
         made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
         raise BenchError(
@@ -40,5 +48,9 @@ def new_folder(target: Path) -> Iterator[Path]:
             except OSError:
                 if not target.exists():
                     raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise BenchError(f"no space left for {target}; free some, or set BENCH_CACHE to another disk") from error
+        raise
     finally:
         shutil.rmtree(made, ignore_errors=True)

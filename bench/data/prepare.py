@@ -133,8 +133,12 @@ def _file_digest(path: Path) -> str:
 
 
 def _tensor(folder: Path, key: str) -> torch.Tensor:
-    # Copy-on-write: the pages stay shared and on disk, and torch accepts the array without a warning.
-    return torch.from_numpy(np.load(folder / "arrays" / f"{key}.npy", mmap_mode="c"))
+    path = folder / "arrays" / f"{key}.npy"
+    try:
+        # Copy-on-write: the pages stay shared and on disk, and torch accepts the array without a warning.
+        return torch.from_numpy(np.load(path, mmap_mode="c"))
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path} is damaged ({error}); delete {folder} and prepare the data set again") from error
 
 
 def _split(folder: Path, name: str, schema: Schema, items: Items) -> Split:
