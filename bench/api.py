@@ -124,7 +124,8 @@ class Tables:
 
     groups: ``group`` (unique int), ``user``, ``time`` (number), user-side context fields, user-scope labels,
         ``history`` (list of items, oldest first), ``history_time`` (time of its last element, null if empty),
-        and, where labels are known only later, ``known`` (the time from which all of them are).
+        and, where labels are known only later, ``known`` (the time from which all of them are); ``extra`` (null, or
+        the name of a further test part that never trains or selects, such as a random log).
     rows: ``group``, ``item``, pair fields, pair labels (null = undefined).
     items: ``item``, item fields, ``text``. users: ``user``, user fields.
     A simulated data set adds ``truth:<task>`` columns: what a model that knows everything would predict
@@ -163,11 +164,13 @@ class Dataset:
     licence: ClassVar[str] = ""
     citation: ClassVar[str] = ""
     url: ClassVar[str] = ""
-    tasks: tuple[Task, ...] = ()
+    tasks: tuple[Task, ...] = ()  # may be set by ``build`` where classes come from the files
     fields: ClassVar[tuple[Field, ...]] = ()
     forbidden: ClassVar[tuple[str, ...]] = ()  # outcome columns that may never be features
     history: ClassVar[int] = 20  # longest history kept
     split: Temporal = Temporal()
+    variants: ClassVar[tuple[str, ...]] = ()  # a family in one file: registered as FILE-VARIANT each
+    variant: ClassVar[str] = ""  # which of them this class is
     sources: ClassVar[tuple[Any, ...]] = ()  # bench.data.source objects, tried in order; empty: nothing to fetch
 
     def build(self, raw: Mapping[str, Path]) -> Tables:

@@ -39,8 +39,8 @@ knob_option = click.option(
     "--data", "knobs", multiple=True, metavar="KEY=VALUE", help="A knob of the data set, such as correlation=-0.5."
 )
 from_option = click.option(
-    "--from", "folder", type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder that holds the raw files; looked at before any download.",
+    "--from", "folder", type=click.Path(path_type=Path, exists=True),
+    help="Folder, .zip or .tar.gz that holds the raw files; nothing is downloaded then.",
 )  # fmt: skip
 
 
@@ -92,11 +92,19 @@ def list_(kind: str | None, as_json: bool) -> None:
         width = max((len(r["name"]) for r in rows), default=0)
         for row in rows:
             click.echo(f"  {row['name']:<{width}}  {row['about']}")
+            if kind == "datasets":
+                click.echo(
+                    f"  {'':<{width}}  {row['domain']}; {row['state']}; {', '.join(row['tasks'])}; {row['licence']}"
+                )
         if not rows:
             click.echo("  none yet")
 
 
-def _listing(kind: str) -> list[dict[str, str]]:
+def _listing(kind: str) -> list[dict[str, Any]]:
+    if kind == "datasets":
+        from bench import catalogue
+
+        return catalogue.datasets()
     if kind == "suites":
         from bench import suites
 

@@ -41,6 +41,7 @@ class Entry:
     kind: str
     path: Path
     module: str | None  # None: a file outside the packages
+    variant: str = ""  # of a data set family
 
     @property
     def summary(self) -> str:
@@ -70,9 +71,26 @@ def _scan(kind: str) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for package in FOLDERS[kind]:
         for path in sorted((ROOT / package.replace(".", "/")).glob("[!_]*.py")):
-            name = name_of(kind, path)
-            found[name] = Entry(name, kind, path, f"{package}.{path.stem}")
+            name, module = name_of(kind, path), f"{package}.{path.stem}"
+            for variant in _variants(path) if kind == "datasets" else ():
+                found[f"{name}-{variant}"] = Entry(f"{name}-{variant}", kind, path, module, variant)
+            if not any(entry.path == path for entry in found.values()):
+                found[name] = Entry(name, kind, path, module)
     return found
+
+
+def _variants(path: Path) -> tuple[str, ...]:
+    """The literal ``variants`` of the class in a data set file, read without importing it."""
+    try:
+        tree = ast.parse(path.read_bytes(), path.name)
+    except (SyntaxError, ValueError):
+        return ()
+    for node in [n for c in tree.body if isinstance(c, ast.ClassDef) for n in c.body]:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "variants" and node.value is not None:
+            return tuple(ast.literal_eval(node.value))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "variants":
+            return tuple(ast.literal_eval(node.value))
+    return ()
 
 
 def add_plugin(path: Path) -> None:
@@ -178,7 +196,11 @@ def load_balancer(name: str) -> type[Balancer]:
 
 
 def load_dataset(name: str) -> type[Dataset]:
-    """The class of a data set."""
+    """The class of a data set; of a family, the one that the name means."""
     from bench.api import Dataset
 
-    return _load(find("dataset", name), Dataset)
+    entry = find("dataset", name)
+    cls = _load(entry, Dataset)
+    if not entry.variant:
+        return cls
+    return type(cls.__name__, (cls,), {"variant": entry.variant, "__module__": cls.__module__, "__doc__": cls.__doc__})

@@ -17,7 +17,7 @@ import torch
 from bench import config, machine, registry, train
 from bench.data.prepare import Data, load, make, prepare
 from bench.errors import BenchError
-from bench.score import everything, references, score
+from bench.score import everything, references, score, whole
 from bench.spec import Spec, derive_seed, digest
 from bench.store import SCHEMA
 from bench.train import Diverged, Fit, evaluate, fit
@@ -143,6 +143,8 @@ def _train(
     predictions = evaluate(method, data.test)
     try:
         measured = everything(data.test, predictions)
+        for part in data.extra:
+            measured["slices"][part.name] = whole(part, evaluate(method, part))
         valid = score(data.valid, evaluate(method, data.valid))
     except ValueError as error:
         raise Diverged(str(error)) from error
@@ -170,4 +172,4 @@ def _train(
 @lru_cache(maxsize=8)
 def _references(folder: Path) -> dict[str, Any]:
     data = load(folder)
-    return references(data.train, data.test)
+    return references(data.train, data.test, data.extra)

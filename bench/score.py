@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,11 @@ def everything(split: Split, predictions: Predictions) -> dict[str, Any]:
     return {split.name: score(split, predictions), "slices": slices(split, predictions)}
 
 
+def whole(split: Split, predictions: Predictions) -> dict[str, Any]:
+    """A further test part in the form of a slice."""
+    return {"rows": split.rows, "metrics": score(split, predictions)}
+
+
 def chance(train: Split, split: Split) -> dict[str, np.ndarray]:
     """The best constant prediction: training means, class shares, and for softmax no preference at all."""
     result = {}
@@ -66,9 +71,11 @@ def oracle(split: Split) -> dict[str, np.ndarray] | None:
     return {name: truth.numpy() for name, truth in split.truth.items()} if split.truth else None
 
 
-def references(train: Split, test: Split) -> dict[str, Any]:
+def references(train: Split, test: Split, extra: Sequence[Split] = ()) -> dict[str, Any]:
     """Test metrics of the best constant, and of the oracle where there is one."""
     result = {"chance": everything(test, chance(train, test))}
+    for part in extra:
+        result["chance"]["slices"][part.name] = whole(part, chance(train, part))
     known = oracle(test)
     if known:
         result["oracle"] = everything(test, known)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
+from filelock import FileLock
 
 from bench.errors import BenchError
 
@@ -21,6 +22,22 @@ ABANDONED_S = 6 * 3600  # a temporary folder older than this belongs to no livin
 def root() -> Path:
     """The cache folder: ``$BENCH_CACHE``, or the user's cache folder of this system."""
     return Path(os.environ.get("BENCH_CACHE") or platformdirs.user_cache_dir("mlm-mtl-bench"))
+
+
+@contextmanager
+def only_one(name: str) -> Iterator[None]:
+    """One process at a time in this block; the others wait. A killed process lets go."""
+    folder = root() / "locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{name}.lock")
+        lock.acquire()
+    except OSError as error:
+        raise BenchError(f"cannot write to {folder}: {error.strerror}; set BENCH_CACHE to another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -20,8 +20,8 @@ SUSPICIOUS_AUC = 0.999
 
 def info(name: str, dataset: Dataset, data: Data) -> dict[str, Any]:
     """Sizes, label rates, sparsity, cold shares, text coverage, licence and citation, JSON-able."""
-    parts = {p.name: _part(p) for p in (data.train, data.valid, data.test)}
-    splits = (data.train, data.valid, data.test)
+    splits = (data.train, data.valid, data.test, *data.extra)
+    parts = {p.name: _part(p) for p in splits}
     shown = [np.column_stack([p.user.numpy()[p.group], p.item.numpy()]) for p in splits]
     pairs = np.unique(np.concatenate(shown), axis=0)
     users, candidates = (len(np.unique(column)) for column in pairs.T)
@@ -146,7 +146,7 @@ def _codes(data: Data) -> str:
         trained = getattr(data.train, side).numpy()
         for column in range(trained.shape[1]):
             known = np.union1d(trained[:, column], [0])
-            for part in (data.valid, data.test):
+            for part in (data.valid, data.test, *data.extra):
                 if not np.isin(getattr(part, side).numpy()[:, column], known).all():
                     return f"{part.name} has codes in {side} column {column} that training lacks"
     seen = np.union1d(np.unique(data.train.item.numpy()), np.unique(data.train.history.numpy()))

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from bench.api import Dataset, Field, Side, Tables, Task
-from bench.data.split import PARTS, assign
+from bench.data.split import PARTS, PURGED, assign
 from bench.errors import BenchError
 
 Arrays = dict[str, np.ndarray]
@@ -60,7 +60,8 @@ def encode(dataset: Dataset, tables: Tables) -> Encoded:
     user_number = groups["user"].rank("dense").to_numpy().astype(np.int32)
     known_users = groups.filter(pl.col("part") == "train")["user"].unique()
     cold_user = ~groups["user"].is_in(known_users.implode()).to_numpy()
-    for name in PARTS:
+    extra = sorted(set(groups["part"].unique()) - {*PARTS, PURGED})
+    for name in (*PARTS, *extra):
         g, r = (groups["part"] == name).to_numpy(), (rows["part"] == name).to_numpy()
         arrays |= {
             f"{name}/user_cat": coded["user"][0][g],
@@ -81,7 +82,7 @@ def encode(dataset: Dataset, tables: Tables) -> Encoded:
             if f"truth:{task.name}" in frame.columns:
                 arrays[f"{name}/truth/{task.name}"] = _truth(task, frame)[mask]
         result.parts[name] = {"groups": int(g.sum()), "rows": int(r.sum())}
-    result.purged = int((rows["part"] == "purged").sum())
+    result.purged = int((rows["part"] == PURGED).sum())
     return result
 
 

@@ -32,6 +32,7 @@ class Data:
     train: Split
     valid: Split
     test: Split
+    extra: tuple[Split, ...]  # further test parts
     meta: dict[str, Any]
     folder: Path
 
@@ -49,6 +50,11 @@ def prepare(name: str, given: Mapping[str, Any] | None = None, folder: Path | No
     The folder is found by what decides its content: version, knobs, raw files and the code that makes it.
     """
     dataset, knobs = make(name, given or {})
+    with cache.only_one(f"prepare-{name}"):
+        return _prepared(dataset, name, knobs, folder)
+
+
+def _prepared(dataset: Dataset, name: str, knobs: dict[str, Any], folder: Path | None) -> Path:
     raw = source.fetch(dataset.sources, cache.root() / "raw" / name, folder) if dataset.sources else {}
     made_of = {
         "version": dataset.version,
@@ -76,8 +82,9 @@ def load(folder: Path) -> Data:
         texts=tuple(json.loads((folder / "texts.json").read_text("utf-8"))),
     )
     items = Items(_tensor(folder, "items/cat"), _tensor(folder, "items/num"))
-    parts = {name: _split(folder, name, schema, items) for name in split.PARTS}
-    return Data(schema, parts["train"], parts["valid"], parts["test"], meta, folder)
+    train, valid, test = (_split(folder, name, schema, items) for name in split.PARTS)
+    extra = tuple(_split(folder, name, schema, items) for name in sorted(set(meta["parts"]) - set(split.PARTS)))
+    return Data(schema, train, valid, test, extra, meta, folder)
 
 
 def content_hash(folder: Path) -> str:

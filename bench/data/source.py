@@ -9,17 +9,17 @@ import posixpath
 import shutil
 import subprocess
 import sys
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
-from zipfile import BadZipFile, ZipFile
 
 import pooch
 
+from bench.data.archive import gunzip, is_archive, unpack
 from bench.data.cache import new_folder
+from bench.data.cache import root as cache_root
 from bench.errors import BenchError
 
 MANIFEST = "fetched.json"
@@ -58,7 +58,7 @@ class Package:
     def deliver(self, folder: Path) -> None:
         """Puts the files into a folder under their raw names. Raises BenchError if that fails."""
         with TemporaryDirectory(dir=folder) as scratch:
-            _unpack(self._wheel(Path(scratch)), self.published, folder)
+            unpack(self._wheel(Path(scratch)), folder, self.published)
 
     def _wheel(self, scratch: Path) -> Path:
         # Nothing is installed, so this interpreter's version and the dependencies do not matter.
@@ -79,10 +79,10 @@ class Package:
 
 @dataclass(frozen=True)
 class Download:
-    """A published file: a zip archive, or a plain file.
+    """A published file: a zip or tar archive, or a plain file.
 
-    hash: ``md5:...`` or ``sha256:...`` of the published file. files: raw name -> path inside the zip, or the raw name
-    of a plain file.
+    hash: ``md5:...`` or ``sha256:...`` of the published file. files: raw name -> path inside the archive, or the raw
+    name of a plain file.
     """
 
     url: str
@@ -113,7 +113,7 @@ class Download:
             if isinstance(self.files, str):
                 got.rename(folder / self.files)
             else:
-                _unpack(got, self.published, folder)
+                unpack(got, folder, self.published)
 
     def _get(self, scratch: Path) -> Path:
         pooch.get_logger().setLevel(logging.WARNING)
@@ -125,13 +125,44 @@ class Download:
             raise BenchError(f"download failed: {_line(error)}") from error
 
 
-Source = Package | Download
+@dataclass(frozen=True)
+class Local:
+    """Files that only the user can get: behind a login, or published without an address that stays.
+
+    files: raw name -> path as published. how: where and how to get them, in a sentence.
+    """
+
+    files: Mapping[str, str]
+    how: str
+
+    @property
+    def label(self) -> str:
+        """What a message and the manifest call this source."""
+        return "by hand"
+
+    @property
+    def digest(self) -> str:
+        """There is none."""
+        return ""
+
+    @property
+    def published(self) -> dict[str, str]:
+        """Raw name -> path as published."""
+        return dict(self.files)
+
+    def deliver(self, folder: Path) -> None:
+        """Raises BenchError with what to do."""
+        raise BenchError(self.how)
+
+
+Source = Package | Download | Local
 
 
 def fetch(sources: Sequence[Source], into: Path, folder: Path | None = None) -> dict[str, Path]:
     """Raw files by name: those of the first source that works.
 
-    folder: local copies under their published names, used in place; then nothing else is tried. Otherwise the files
+    folder: local copies under their published names, each plain or as .gz, or a zip or tar archive of them; plain files
+    are used in place, others unpacked into the cache; then nothing else is tried. Otherwise the files
     fetched earlier into ``into`` if they are still what they were, otherwise each source in turn. ``into`` belongs to
     this function; it appears as a whole or not at all. Raises BenchError with the reason of every source.
     """
@@ -165,8 +196,10 @@ def fetch(sources: Sequence[Source], into: Path, folder: Path | None = None) -> 
 
 def _local(sources: Sequence[Source], folder: Path) -> dict[str, Path]:
     """The files of the first source that all lie in a folder, at their published paths or below its common part."""
+    if is_archive(folder) and folder.is_file():
+        folder = _unpacked(folder)
     if not folder.is_dir():
-        raise BenchError(f"{folder}: no such folder")
+        raise BenchError(f"{folder}: no such folder, .zip or .tar.gz")
     lacking = []
     for source in sources:
         top = posixpath.commonpath([posixpath.dirname(path) for path in source.published.values()])
@@ -174,14 +207,29 @@ def _local(sources: Sequence[Source], folder: Path) -> dict[str, Path]:
         for name, path in source.published.items():
             short = PurePosixPath(path).relative_to(top)
             here = [place for place in (folder / short, folder / path) if place.is_file()]
-            if here:
-                found[name] = here[0]
+            packed = [place for p in (short, path) if (place := folder / f"{p}.gz").is_file()]
+            if here or packed:
+                found[name] = here[0] if here else _unpacked(packed[0])
             else:
                 missing.append(str(short))
         if not missing:
             return found
         lacking.append(", ".join(missing))
     raise BenchError(f"{folder} lacks {' (or else '.join(lacking)}{')' * (len(lacking) - 1)}")
+
+
+def _unpacked(path: Path) -> Path:
+    """What an archive (a folder) or a .gz file (a file) holds, unpacked into the cache once for each state of it."""
+    state = path.stat()
+    known = hashlib.sha256(f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}".encode()).hexdigest()[:16]
+    target = cache_root() / "unpacked" / known
+    if not target.exists():
+        with new_folder(target) as made:
+            if is_archive(path):
+                unpack(path, made)
+            else:
+                gunzip(path, made / path.stem)
+    return target if is_archive(path) else target / path.stem
 
 
 def _cached(sources: Sequence[Source], into: Path) -> dict[str, Path] | None:
@@ -208,25 +256,6 @@ def _write_manifest(source: Source, folder: Path) -> None:
     digests = {name: _sha256(folder / name) for name in source.published}
     record = {"source": source.label, "digest": source.digest, "files": digests}
     (folder / MANIFEST).write_text(json.dumps(record, indent=1), "utf-8")
-
-
-def _unpack(archive: Path, members: Mapping[str, str], folder: Path) -> None:
-    """Extracts the named members of a zip archive (raw name -> path inside), and nothing else."""
-    try:
-        with ZipFile(archive) as opened:
-            for name, member in members.items():
-                try:
-                    content = opened.open(member)
-                except KeyError as error:
-                    raise BenchError(f"{archive.name} does not hold {member}") from error
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with content, target.open("wb") as file:
-                    shutil.copyfileobj(content, file)
-    except (BadZipFile, EOFError, zlib.error) as error:
-        raise BenchError(f"{archive.name} is damaged or truncated ({_line(error)})") from error
-    except OSError as error:
-        raise BenchError(f"cannot unpack {archive.name} into {folder.parent}: {error.strerror}") from error
 
 
 def _sha256(path: Path) -> str:

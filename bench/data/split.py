@@ -30,7 +30,8 @@ def boundaries(groups: pl.DataFrame, sizes: np.ndarray, rule: Temporal) -> tuple
 
 
 def assign(groups: pl.DataFrame, sizes: np.ndarray, rule: Temporal) -> pl.Series:
-    """The part of each group: train, valid, test, or purged (its outcome is known only after the next part begins).
+    """The part of each group: train, valid, test, the part that its ``extra`` names (from the test start on), or purged
+    (its outcome is known only after the next part begins, or it is extra before the test start).
 
     Raises BenchError if a part would be empty.
     """
@@ -42,6 +43,9 @@ def assign(groups: pl.DataFrame, sizes: np.ndarray, rule: Temporal) -> pl.Series
         .when(time >= valid).then(pl.when(known <= test).then(pl.lit("valid")).otherwise(pl.lit(PURGED)))
         .otherwise(pl.when(known <= valid).then(pl.lit("train")).otherwise(pl.lit(PURGED)))
     )  # fmt: skip
+    if "extra" in groups.columns:
+        later = pl.when(time >= test).then("extra").otherwise(pl.lit(PURGED))
+        part = pl.when(pl.col("extra").is_null()).then(part).otherwise(later)
     parts = groups.select(part.alias("part"))["part"]
     for name in PARTS:
         if not (parts == name).any():
