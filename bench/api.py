@@ -171,6 +171,8 @@ class Dataset:
     split: Temporal = Temporal()
     variants: ClassVar[tuple[str, ...]] = ()  # a family in one file: registered as FILE-VARIANT each
     variant: ClassVar[str] = ""  # which of them this class is
+    domain_field: ClassVar[str] = ""  # user-side column (device, country, tab) over which training can be transferred
+    domains: Mapping[str, Sequence[str]] | None = None  # its values to train (and select) on, and to test on
     sources: ClassVar[tuple[Any, ...]] = ()  # bench.data.source objects, tried in order; empty: nothing to fetch
 
     def build(self, raw: Mapping[str, Path]) -> Tables:

@@ -38,6 +38,9 @@ plugin_option = click.option(
 knob_option = click.option(
     "--data", "knobs", multiple=True, metavar="KEY=VALUE", help="A knob of the data set, such as correlation=-0.5."
 )
+domains_option = click.option(
+    "--domains", metavar="TRAIN:TEST", help="Train on some domains, test on others: desktop,mobile:tablet.",
+)  # fmt: skip
 from_option = click.option(
     "--from", "folder", type=click.Path(path_type=Path, exists=True),
     help="Folder, .zip or .tar.gz that holds the raw files; nothing is downloaded then.",
@@ -175,6 +178,7 @@ def verify(name: str, folder: Path | None, knobs: tuple[str, ...], as_json: bool
     "--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="number of cores",
     help="Runs at a time on the CPU, one thread each.",
 )  # fmt: skip
+@domains_option
 @click.option("--retry", is_flag=True, help="Run again what has a record of a failure.")
 @knob_option
 @from_option
@@ -191,6 +195,7 @@ def run(
     patience: int | None,
     device: str,
     workers: int,
+    domains: str | None,
     retry: bool,
     knobs: tuple[str, ...],
     folder: Path | None,
@@ -216,7 +221,7 @@ def run(
     for name in plan.methods:
         registry.find("method", name)
     limits = {k: v for k, v in (("epochs", epochs), ("patience", patience)) if v is not None}
-    specs = _specs(plan, _settings(given), _settings(knobs), limits, seeds)
+    specs = _specs(plan, _settings(given), _knobs(knobs, domains), limits, seeds)
 
     from bench.execute import execute
     from bench.machine import device_of
@@ -376,6 +381,18 @@ def _report(checks: Iterable[tuple[str, str]], as_json: bool) -> None:
         click.echo(json.dumps(found, indent=1))
     if any(not f["ok"] for f in found):
         sys.exit(1)
+
+
+def _knobs(pairs: tuple[str, ...], domains: str | None) -> dict[str, Any]:
+    knobs = _settings(pairs)
+    if domains is not None:
+        train, colon, test = domains.partition(":")
+        if not (train and colon and test):
+            raise BenchError(
+                f"--domains {domains}: give TRAIN:TEST, each a list with commas, such as desktop,mobile:tablet"
+            )
+        knobs["domains"] = {"train": train.split(","), "test": test.split(",")}
+    return knobs
 
 
 def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:

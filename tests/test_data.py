@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -263,3 +264,26 @@ def test_a_damaged_array_is_named(loaded: prepare.Data) -> None:
         prepare.load(loaded.folder)
     path.write_bytes(whole)
     prepare.load(loaded.folder)
+
+
+def test_domains_train_on_some_and_test_on_others() -> None:
+    class ByAge(Toy):
+        domain_field = "age"
+        domains: ClassVar = {"train": ["1.0", "2.0", "3.0"], "test": ["50.0"]}
+
+    encoded = encode(ByAge(), tables())
+    assert encoded.arrays["train/user_cat"][:, 0].tolist() == [1, 2, 3, 1, 2]  # u3's age is unknown
+    assert {name: part["groups"] for name, part in encoded.parts.items()} == {"train": 5, "valid": 1, "test": 1}
+    ByAge.domains = {"train": ["1.0", "3.0"], "test": ["51.0"]}
+    with pytest.raises(BenchError, match=r"unknown age '51\.0'; did you mean"):
+        encode(ByAge(), tables())
+    ByAge.domains = {"train": ["50.0"], "test": ["60.0"]}
+    with pytest.raises(BenchError, match="no train rows in the wanted domains of age"):
+        encode(ByAge(), tables())
+
+
+def test_a_data_set_without_domains_says_so() -> None:
+    with pytest.raises(BenchError, match="has no domains"):
+        prepare.make("movielens-100k", {"domains": {"train": ["a"], "test": ["b"]}})
+    dataset, knobs = prepare.make("sim-news", {"domains": {"train": ["phone"], "test": ["tablet"]}})
+    assert dataset.domains == knobs["domains"]

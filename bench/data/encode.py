@@ -10,7 +10,7 @@ import polars as pl
 
 from bench.api import Dataset, Field, Side, Tables, Task
 from bench.data.split import PARTS, PURGED, assign
-from bench.errors import BenchError
+from bench.errors import BenchError, unknown
 
 Arrays = dict[str, np.ndarray]
 
@@ -31,7 +31,8 @@ def encode(dataset: Dataset, tables: Tables) -> Encoded:
     check(dataset, tables)
     groups, rows = _ordered(tables)
     sizes = groups["rows"].to_numpy()
-    part = assign(groups, sizes, dataset.split)
+    users = groups.join(tables.users, on="user", how="left", maintain_order="left")
+    part = _within_domains(dataset, users, assign(groups, sizes, dataset.split))
     groups = groups.with_columns(part.alias("part"))
     rows = rows.join(groups.select("group", "part"), on="group", how="left", maintain_order="left")
 
@@ -45,7 +46,6 @@ def encode(dataset: Dataset, tables: Tables) -> Encoded:
     seen[0] = False
 
     encoder = _Encoder(dataset.fields)
-    users = groups.join(tables.users, on="user", how="left", maintain_order="left")
     sides: dict[Side, tuple[pl.DataFrame, np.ndarray]] = {
         "user": (users, in_train),
         "item": (tables.items, seen[1:]),
@@ -124,6 +124,25 @@ def check(dataset: Dataset, tables: Tables) -> None:
         lost = frame.join(other.select(column), on=column, how="anti")
         if lost.height:
             raise BenchError(f"{column} '{lost[column][0]}' is not in the {name} table ({lost.height} rows)")
+
+
+def _within_domains(dataset: Dataset, users: pl.DataFrame, part: pl.Series) -> pl.Series:
+    """The parts, with groups of domains that are not wanted in them left out. Raises BenchError for an unknown domain,
+    or if nothing is left of a part."""
+    if dataset.domains is None:
+        return part
+    value = users[dataset.domain_field].cast(pl.String)
+    known = sorted(value.drop_nulls().unique())
+    for name in (*dataset.domains["train"], *dataset.domains["test"]):
+        if name not in known:
+            raise unknown(dataset.domain_field, name, known)
+    wanted = {name: dataset.domains["train" if name in ("train", "valid") else "test"] for name in part.unique()}
+    allowed = pl.Series([v in wanted[p] for p, v in zip(part, value, strict=True)])
+    kept = pl.select(pl.when(allowed).then(part).otherwise(pl.lit(PURGED)).alias("part"))["part"]
+    for name in PARTS:
+        if not (kept == name).any():
+            raise BenchError(f"no {name} rows in the wanted domains of {dataset.domain_field}")
+    return kept
 
 
 def _ordered(tables: Tables) -> tuple[pl.DataFrame, pl.DataFrame]:

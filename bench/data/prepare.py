@@ -38,10 +38,19 @@ class Data:
 
 
 def make(name: str, given: Mapping[str, Any]) -> tuple[Dataset, dict[str, Any]]:
-    """A data set and its resolved knobs. Raises BenchError for unknown names and bad knobs."""
+    """A data set and its resolved knobs. Raises BenchError for unknown names and bad knobs.
+
+    Beside the data set's own knobs, ``domains`` = {"train": [...], "test": [...]} trains and selects on some values of
+    its ``domain_field`` and tests on others.
+    """
     cls = registry.load_dataset(name)
-    knobs = config.apply(config.settings(cls), given)
-    return cls(**knobs), knobs
+    knobs = config.apply(config.settings(cls), {key: value for key, value in given.items() if key != "domains"})
+    dataset = cls(**knobs)
+    if given.get("domains") is not None:
+        if not dataset.domain_field:
+            raise BenchError(f"data set '{name}' has no domains (no device, country or tab); leave --domains out")
+        knobs["domains"] = dataset.domains = given["domains"]
+    return dataset, knobs
 
 
 def prepare(name: str, given: Mapping[str, Any] | None = None, folder: Path | None = None) -> Path:
@@ -56,7 +65,7 @@ def prepare(name: str, given: Mapping[str, Any] | None = None, folder: Path | No
 
 def _prepared(dataset: Dataset, name: str, knobs: dict[str, Any], folder: Path | None) -> Path:
     raw = source.fetch(dataset.sources, cache.root() / "raw" / name, folder) if dataset.sources else {}
-    made_of = {
+    made_of: dict[str, Any] = {
         "version": dataset.version,
         "knobs": knobs,
         "raw": {key: _file_digest(path) for key, path in sorted(raw.items())},
