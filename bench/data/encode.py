@@ -13,6 +13,7 @@ from bench.data.split import PARTS, PURGED, assign
 from bench.errors import BenchError, unknown
 
 Arrays = dict[str, np.ndarray]
+RESERVED = ("group", "rows", "row", "part", "position", "given", "time", "known", "extra", "history", "text")
 
 
 @dataclass
@@ -94,6 +95,8 @@ def check(dataset: Dataset, tables: Tables) -> None:
         "pair": tables.rows.columns,
     }
     for f in dataset.fields:
+        if f.name in RESERVED:
+            raise BenchError(f"field name '{f.name}' is taken by the engine; name the column otherwise")
         if f.name in dataset.forbidden:
             raise BenchError(f"field '{f.name}' is an outcome: the data set lists it as forbidden")
         if f.name not in has[f.side]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 
 from bench import api, config, registry
@@ -74,8 +75,16 @@ def _prepared(dataset: Dataset, name: str, knobs: dict[str, Any], folder: Path |
     target = cache.root() / "data" / name / digest(made_of)
     if not (target / "meta.json").exists():
         with cache.new_folder(target) as made:
-            _write(dataset, name, knobs, made_of, dataset.build(raw), made)
+            _write(dataset, name, knobs, made_of, _built(dataset, name, raw), made)
     return target
+
+
+def _built(dataset: Dataset, name: str, raw: Mapping[str, Path]) -> api.Tables:
+    try:
+        return dataset.build(raw)
+    except pl.exceptions.PanicException as error:  # polars gives up on some damaged files without saying which
+        files = ", ".join(str(path) for path in raw.values())
+        raise BenchError(f"data set '{name}': one of these files is damaged: {files}; fetch them again") from error
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,209 @@
+"""Adressa: which news of a Norwegian newspaper does a reader open next, and how long do they stay?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from bench.api import Dataset, Field, Tables, Task, Temporal
+from bench.data.sampling import popular_negatives
+from bench.data.source import Local
+from bench.errors import BenchError
+
+DAYS = tuple(f"2017010{day}" for day in range(1, 8))  # file names in the archive [from memory]
+EVENT = {
+    "id": pl.String,
+    "title": pl.String,
+    "category1": pl.String,
+    "userId": pl.String,
+    "time": pl.Int64,
+    "activeTime": pl.Float64,
+}
+NEGATIVES = 4
+SEED = 2017
+LONGEST = 1800  # seconds; longer active times count as this
+COMMON = 0.001  # share of the training part's labels from which on a category is a class of its own
+OTHER = "other"
+
+
+def _midnight(date: str) -> int:
+    return int(datetime.fromisoformat(f"{date}T00:00+01:00").timestamp())  # in Norway, in winter
+
+
+class Adressa(Dataset):
+    """One group for each reader's first view of a news page: that page and four that they had not opened, by number.
+
+    The log has no impressions. The four are drawn without replacement with probability proportional to
+    popularity ** 0.75 (popularity: first views in the log strictly before that second) among news that the reader has
+    not opened up to then; the seed is fixed. News that nobody has opened yet, hence news that are not published yet,
+    are never drawn. Views at the start of the log, when fewer than four such news exist, make no group. News opened in
+    the same second are not in each other's history.
+
+    Labels: ``click`` and ``rec`` 1 for the opened news; ``active_time`` log(1 + s) on clicked rows, s the seconds of
+    activity on the page, at most 1800, undefined where the log has none; ``interest`` the top category (``category1``
+    up to the first bar) of the opened news. Its classes are the categories that make up at least one in a thousand of
+    the training part's labels, by name, and ``other``. They come from the files, hence ``build`` sets ``tasks``.
+
+    Page views without ``id`` (front pages and such) or without reader are left out, and so are repeated views of a news
+    page by one reader: the first counts, with its own active time. A title and a category are those of the earliest
+    view that has them. Items are numbered in the order of their ids.
+
+    Times are Unix seconds. The week is cut by days in Norway: training 1 to 5 January 2017, validation the 6th, test
+    the 7th (newsreclib trains on the 6th, with the days before as histories). Labels are ``known`` 1800 s after a view.
+    """
+
+    version = 1
+    domain = "news"
+    about = (
+        "Page views of readers of Adresseavisen (Trondheim), 1 to 7 January 2017. There are no impressions: each "
+        "reader's first view of a news page counts as a click, shown beside four news that the reader had not opened, "
+        "drawn by popularity so far (to the power 0.75). Front pages and repeated views are left out. rec is click as "
+        "a choice within the group; both ask opened or drawn, not opened or passed over."
+    )
+    licence = "research use; the publisher's page has the terms"
+    citation = (
+        "Jon Atle Gulla, Lemei Zhang, Peng Liu, Özlem Özgöbek, and Xiaomeng Su. 2017. The Adressa Dataset for News "
+        "Recommendation. International Conference on Web Intelligence (WI 2017)"
+    )
+    url = "https://reclab.idi.ntnu.no/dataset/"
+    tasks: tuple[Task, ...] = (
+        Task("click", "binary", role="ctr"),
+        Task("rec", "softmax", role="rec"),
+        Task("active_time", "regression", role="reading time", space="clicked rows of known active time"),
+        Task(
+            "interest",
+            "multiclass",
+            scope="user",
+            role="interest",
+            space="views of news that have a category",
+            classes=(OTHER,),
+        ),
+    )
+    fields = (
+        Field("user", "user", "id"),
+        Field("item", "item", "id"),
+        Field("category", "item"),
+        Field("subcategory", "item"),
+    )
+    forbidden = ("activeTime", "active_time", "click", "rec", "interest")
+    history = 20
+    split = Temporal(valid=_midnight("2017-01-06"), test=_midnight("2017-01-07"), absolute=True)
+    sources = (
+        Local(
+            {day: f"one_week/{day}" for day in DAYS},
+            "get https://reclab.idi.ntnu.no/dataset/one_week.tar.gz and give it, or the folder one_week in it, with "
+            "--from",
+        ),
+    )
+
+    def build(self, raw: Mapping[str, Path]) -> Tables:
+        """Standard tables from the daily files, one JSON object a line.
+
+        Raises BenchError with file and line for malformed or truncated files.
+        """
+        views = pl.concat([_views(raw[day]) for day in sorted(raw)])
+        views = views.sort("time", "userId", "id", "activeTime", "title", "category1", nulls_last=True)
+        items = _items(views)
+        views = views.unique(["userId", "id"], keep="first", maintain_order=True)
+        log = views.join(items.select("id", "item", "category"), on="id", how="left", maintain_order="left")
+        groups, rows = self._groups(log.select("time", "activeTime", "item", "category", user="userId"))
+        if groups.is_empty():
+            raise BenchError(f"{raw[min(raw)]}: too few views; none has four other news before it")
+        labelled = groups.filter(pl.col("time") < self.split.valid).drop_nulls("category")
+        common = labelled.group_by("category").len().filter(pl.col("len") >= COMMON * labelled.height)
+        classes = (*common["category"].sort(), OTHER)
+        *others, interest = Adressa.tasks
+        self.tasks = (*others, replace(interest, classes=classes))
+        known = pl.col("category").is_not_null()
+        label = pl.when(pl.col("category").is_in(classes)).then("category").when(known).then(pl.lit(OTHER))
+        return Tables(
+            groups=groups.select(
+                "group", "user", "time", "history", "history_time", known=pl.col("time") + LONGEST, interest=label
+            ),
+            rows=rows,
+            items=items.select("item", "category", "subcategory", "text"),
+            users=groups.select("user").unique().sort("user"),
+        )
+
+    def _groups(self, log: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        item, time = log["item"].to_numpy(), log["time"].to_numpy()
+        user = log["user"].rank("dense").to_numpy().astype(np.int64) - 1
+        rng = np.random.default_rng((SEED, self.version))
+        negatives = popular_negatives(user, item, time, NEGATIVES, rng)
+        kept = np.flatnonzero(negatives[:, 0] >= 0)
+        log = _with_histories(log, user, self.history)[kept].with_row_index("group").cast({"group": pl.Int64})
+        shown = np.sort(np.column_stack([item[kept], negatives[kept]]), axis=1)
+        rows = pl.DataFrame({"group": np.repeat(np.arange(len(kept)), NEGATIVES + 1), "item": shown.ravel()})
+        rows = rows.join(log.select("group", "activeTime", chosen="item"), on="group", maintain_order="left")
+        click = pl.col("item") == pl.col("chosen")
+        rows = rows.select(
+            "group",
+            "item",
+            click=click.cast(pl.Int8),
+            rec=click.cast(pl.Int8),
+            active_time=pl.when(click).then(pl.col("activeTime").clip(0, LONGEST).log1p()),
+        )
+        return log, rows
+
+
+def _views(path: Path) -> pl.DataFrame:
+    """The page views of news in a daily file."""
+    try:
+        if not path.stat().st_size:
+            raise BenchError(f"{path}: holds no events; fetch it again")
+        found = pl.scan_ndjson(path, schema=EVENT).filter(pl.col("id").is_not_null() & pl.col("userId").is_not_null())
+        views = found.collect(engine="streaming")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise BenchError(f"{path}{_fault(path) or f': cannot be read ({error})'}; fetch it again") from error
+    if views["time"].null_count():
+        user = views.filter(pl.col("time").is_null())["userId"][0]
+        raise BenchError(f"{path}: an event of user '{user}' has no time; fetch the file again")
+    return views
+
+
+def _fault(path: Path) -> str:
+    """The first line that is at fault, and why; empty if none is. Polars does not say which."""
+    if not path.is_file():
+        return ": no such file"
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                event = json.loads(line) if line.strip() else {}
+            except ValueError:
+                return f", line {number}: not valid JSON"
+            if not isinstance(event, dict):
+                return f", line {number}: not a JSON object"
+            for name, kind in (("time", int), ("activeTime", (int, float))):
+                if not isinstance(event.get(name) or 0, kind):
+                    return f", line {number}: {name} '{event[name]}' is not a {'whole ' * (kind is int)}number"
+    return ""
+
+
+def _items(views: pl.DataFrame) -> pl.DataFrame:
+    """item (a number), id, category, subcategory and text of every news, from views in time order."""
+    told = [pl.col(name).str.strip_chars().replace("", None).drop_nulls().first() for name in ("title", "category1")]
+    news = views.group_by("id").agg(text=told[0], subcategory=told[1]).sort("id").with_row_index("item")
+    top = pl.col("subcategory").str.split("|").list.first()
+    return news.with_columns(pl.col("item").cast(pl.Int64), category=top)
+
+
+def _with_histories(log: pl.DataFrame, user: np.ndarray, length: int) -> pl.DataFrame:
+    """The log with the last ``length`` news that each reader opened in earlier seconds, and the time of the last."""
+    order = np.argsort(user, kind="stable")
+    item, time, owner = log["item"].to_numpy()[order], log["time"].to_numpy()[order], user[order]
+    moment = np.cumsum((np.diff(owner, prepend=-1) != 0) | (np.diff(time, prepend=-1) != 0))
+    end = np.searchsorted(moment, moment)  # the reader's first view of the same second
+    start = np.maximum(np.searchsorted(owner, owner), end - length)
+    size = end - start
+    place = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size) + np.repeat(start, size)
+    past = pl.DataFrame({"event": np.repeat(order, size), "history": item[place], "history_time": time[place]})
+    past = past.group_by("event", maintain_order=True).agg("history", pl.col("history_time").last())
+    found = log.with_row_index("event").with_columns(pl.col("event").cast(pl.Int64))
+    found = found.join(past, on="event", how="left", maintain_order="left")
+    return found.drop("event").with_columns(pl.col("history").fill_null([]))

@@ -1,0 +1,266 @@
+"""Amazon Reviews 2023, one category each: which product does a user review next, how well do they like it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from bench.api import Dataset, Field, Tables, Task
+from bench.data.sampling import popular_negatives
+from bench.data.source import Local
+from bench.datasets.movielens import Thinned
+from bench.errors import BenchError
+
+CATEGORIES = {  # variant -> name in the official list of categories
+    "all-beauty": "All_Beauty",
+    "books": "Books",
+    "electronics": "Electronics",
+    "movies-and-tv": "Movies_and_TV",
+    "musical-instruments": "Musical_Instruments",
+    "video-games": "Video_Games",
+}
+NEGATIVES = 4
+SEED = 2023
+CLASS_SHARE = 0.01  # of the catalogue that a category needs to be a class of its own
+OTHER = "other"
+LEVELS_IN_TEXT = 3  # of categories, below the root
+
+Columns = Mapping[str, pl.DataType | type[pl.DataType]]
+REVIEW: Columns = {
+    "rating": pl.Float64,
+    "parent_asin": pl.String,
+    "user_id": pl.String,
+    "timestamp": pl.Int64,
+    "helpful_vote": pl.Int64,
+}
+META: Columns = {
+    "parent_asin": pl.String,
+    "title": pl.String,
+    "store": pl.String,
+    "categories": pl.List(pl.String),
+}
+
+
+class Amazon2023(Thinned, Dataset):
+    """One group for each review: the product the user reviewed and four that they had not, ordered by ``parent_asin``.
+
+    A review stands for a purchase or use of the product. The four are drawn without replacement with probability
+    proportional to popularity ** 0.75 (popularity: reviews strictly before that millisecond) among products that the
+    user has not reviewed up to then; the seed is fixed. Reviews at the start, when fewer than four such products
+    exist, make no group. Of several reviews of a product by a user the first counts. No k-core filter is applied:
+    most users and products have few reviews.
+
+    Labels: ``buy`` and ``rec`` 1 for the reviewed product; ``like`` rating >= 4 and ``helpful`` at least one helpful
+    vote, on reviewed rows; ``rank`` (rating - 1) / 4, 0 for the others; ``interest`` the reviewed product's main
+    category: the first of ``categories`` below the root. Its classes are those of at least one product in a hundred of
+    the catalogue, all others are "other". Where the catalogue has no two classes, as in a file without categories,
+    there is no ``interest``.
+
+    one_in: keep one user in so many, in the order of their names. A million reviews take about 1.5 GB of memory and
+    half a minute to prepare; books and electronics have tens of millions.
+    """
+
+    version = 1
+    domain = "e-commerce"
+    licence = "none stated; published for research by McAuley Lab, UC San Diego"
+    citation = (
+        "Yupeng Hou, Jiacheng Li, Zhankui He, An Yan, Xiusi Chen and Julian McAuley. 2024. Bridging Language and Items "
+        "for Retrieval and Recommendation. arXiv:2403.03952"
+    )
+    url = "https://amazon-reviews-2023.github.io/"
+    tasks: tuple[Task, ...] = (
+        Task("buy", "binary", role="ctr"),
+        Task("rec", "softmax", role="rec"),
+        Task("like", "binary", role="like", space="reviewed rows"),
+        Task("rank", "regression", role="rank", metric="ndcg@10"),
+        Task("helpful", "binary", role="helpful", space="reviewed rows"),
+        # Its classes come from the catalogue: ``build`` fills them in.
+        Task("interest", "multiclass", scope="user", role="interest", space="reviews of products with a category"),
+    )
+    fields = (
+        Field("user", "user", "id"),
+        Field("item", "item", "id"),
+        Field("store", "item"),
+        Field("category", "item"),
+    )
+    forbidden = ("rating", "timestamp", "helpful_vote", "verified_purchase", "average_rating", "rating_number")
+    history = 20
+    variants: ClassVar[tuple[str, ...]] = (
+        "all-beauty",
+        "books",
+        "electronics",
+        "movies-and-tv",
+        "musical-instruments",
+        "video-games",
+    )
+
+    @property
+    def about(self) -> str:  # type: ignore[override]
+        """Rows, negatives and what is left out."""
+        return (
+            f"Reviews of {CATEGORIES[self.variant].replace('_', ' ')} on Amazon, May 1996 to September 2023. Each "
+            "review counts as a purchase, shown beside four products not reviewed so far, drawn by popularity so far "
+            "(to the power 0.75). Ratings of a product as a whole (average_rating, rating_number) look ahead and are "
+            "left out, as are prices, which are those of 2023. Titles, stores and categories are as collected in 2023. "
+            "So are helpful votes: older reviews had longer to earn them, and a vote may come after the test part "
+            "begins. like is a threshold of rank on reviewed rows. Review texts and pictures are not used."
+        )
+
+    @property
+    def sources(self) -> tuple[Local, ...]:  # type: ignore[override]
+        """The two files of the category; no checksum is published."""
+        name = CATEGORIES[self.variant]
+        files = {"reviews": f"{name}.jsonl", "meta": f"meta_{name}.jsonl"}
+        how = f"get {name}.jsonl.gz and meta_{name}.jsonl.gz (review and meta of {name}) from {self.url}"
+        return (Local(files, how),)
+
+    def build(self, raw: Mapping[str, Path]) -> Tables:
+        """Standard tables from ``reviews`` and ``meta``; sets the classes of ``interest``.
+
+        Raises BenchError naming file and line on bad input.
+        """
+        log = self._log(raw["reviews"])
+        catalogue = _catalogue(raw["meta"])
+        classes = _classes(catalogue)
+        self.tasks = tuple(
+            replace(t, classes=classes) for t in Amazon2023.tasks if t.name != "interest" or classes
+        )  # fmt: skip
+        items = log.select("item").unique().sort("item").join(catalogue, on="item", how="left", maintain_order="left")
+        events, rows = beside_others(log, NEGATIVES, (SEED, self.version))
+        if events.is_empty():
+            raise BenchError(f"{raw['reviews']}: too few reviews; none has {NEGATIVES} other products before it")
+        category = pl.col("category")
+        named = pl.when(category.is_in(classes)).then(category).when(category.is_not_null()).then(pl.lit(OTHER))
+        groups = events.join(items, on="item", how="left", maintain_order="left").with_columns(interest=named)
+        groups = groups.select("group", "user", "time", "interest").hstack(histories(log, events, self.history))
+        reviewed = pl.col("chosen")
+        rows = rows.select(
+            "group",
+            "item",
+            buy=reviewed.cast(pl.Int8),
+            rec=reviewed.cast(pl.Int8),
+            like=pl.when(reviewed).then((pl.col("rating") >= 4).cast(pl.Int8)),
+            rank=pl.when(reviewed).then(((pl.col("rating") - 1) / 4).clip(0, 1)).otherwise(0.0),
+            helpful=pl.when(reviewed).then((pl.col("helpful_vote") > 0).cast(pl.Int8)),
+        )
+        return Tables(groups, rows, items, groups.select("user").unique().sort("user"))
+
+    def _log(self, path: Path) -> pl.DataFrame:
+        """user, item, time, rating, helpful_vote of the first review of each user and product, in time order."""
+        log = read_json_lines(path, REVIEW, required=tuple(REVIEW))
+        if self.one_in > 1:
+            users = log.select(pl.col("user_id").unique().sort().gather_every(self.one_in))
+            log = log.join(users, on="user_id", how="semi", maintain_order="left")
+        log = log.rename({"user_id": "user", "parent_asin": "item", "timestamp": "time"})
+        first = log.sort("time", "line").unique(["user", "item"], keep="first", maintain_order=True)
+        return first.drop("line").sort("time", "user", "item")
+
+
+def _catalogue(path: Path) -> pl.DataFrame:
+    """item, store, category (the first below the root) and text of every product; of several entries the first."""
+    meta = read_json_lines(path, META, required=("parent_asin",))
+    meta = meta.unique("parent_asin", keep="first", maintain_order=True)
+    below = pl.col("categories").list.slice(1, LEVELS_IN_TEXT)
+    clean = [
+        part.str.replace_all(r"\s+", " ").str.strip_chars().replace("", None)
+        for part in (pl.col("title"), pl.col("store"), below.list.join(", "))
+    ]
+    return meta.select(
+        item="parent_asin",
+        store=clean[1],
+        category=below.list.get(0, null_on_oob=True),
+        text=pl.concat_str(clean, separator=". ", ignore_nulls=True),
+    )
+
+
+def _classes(catalogue: pl.DataFrame) -> tuple[str, ...]:
+    """The classes of ``interest`` in name order, "other" last; none if there are no two categories to tell apart."""
+    named = catalogue["category"].drop_nulls()
+    counts = named.value_counts().filter(pl.col("count") >= CLASS_SHARE * len(named)).sort("category")
+    return (*counts["category"], OTHER) if counts.height > 1 else ()
+
+
+def beside_others(log: pl.DataFrame, count: int, seed: tuple[int, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Groups of one chosen item and ``count`` others that the user could have met, drawn by ``popular_negatives``.
+
+    log: ``user``, ``item``, ``time`` and any other columns, in time order, each user and item together at most once.
+    Returns the events that make a group, with its number ``group``, and the rows in item order: ``group``, ``item``,
+    ``chosen`` and the event's other columns.
+    """
+    items = log["item"].unique().sort()
+    code = {name: log[name].rank("dense").to_numpy().astype(np.int64) - 1 for name in ("user", "item")}
+    others = popular_negatives(
+        code["user"], code["item"], log["time"].to_numpy(), count, np.random.default_rng(seed)
+    )  # fmt: skip
+    kept = np.flatnonzero(others[:, 0] >= 0)
+    shown = np.sort(np.column_stack([code["item"][kept], others[kept]]), axis=1)
+    events = log[kept].with_columns(group=pl.int_range(len(kept)))
+    rows = events.drop("user", "time", "item")[np.repeat(np.arange(len(kept)), count + 1)]
+    return events, rows.with_columns(
+        item=items.gather(shown.ravel()),
+        chosen=pl.Series((shown == code["item"][kept, None]).ravel(), dtype=pl.Boolean),
+    )
+
+
+def histories(log: pl.DataFrame, at: pl.DataFrame, length: int) -> pl.DataFrame:
+    """``history`` and ``history_time`` for each row of ``at`` (``user``, ``time``).
+
+    The items of the user's rows of ``log`` (``user``, ``item``, ``time``) strictly before that time, the last
+    ``length``, oldest first, those of one time in item order; and the time of the last, null if there is none.
+    """
+    log = log.select("user", "time", "item").sort("user", "time", "item")
+    # Both sides on common dense scales, so that a user and a time together fit into one number.
+    user, time = (pl.concat([log[c], at[c]]).rank("dense").to_numpy().astype(np.int64) for c in ("user", "time"))
+    moment = user * (len(time) + 1) + time
+    end = np.searchsorted(moment[: log.height], moment[log.height :])
+    start = np.maximum(np.searchsorted(user[: log.height], user[log.height :]), end - length)
+    offsets = np.concatenate([[0], np.cumsum(end - start)])
+    place = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], end - start)
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets), log["item"].gather(place).to_arrow())
+    last = np.append(log["time"].to_numpy(), 0)[end - 1]  # the 0 stands where there is none
+    found = pl.DataFrame({"history": pl.Series(values=lists), "history_time": last, "any": end > start})
+    return found.select("history", pl.when("any").then("history_time"))
+
+
+def read_json_lines(path: Path, columns: Columns, required: Collection[str]) -> pl.DataFrame:
+    """The named keys of a file with a JSON object on each line, typed, and the line's number; absent keys are null.
+
+    Raises BenchError naming the first line that is no object, has a value of another type or lacks a required one.
+    """
+    if not path.is_file():
+        raise BenchError(f"{path}: no such file")
+    try:
+        table = pl.scan_ndjson(path, schema=dict(columns), row_index_name="line", row_index_offset=1).collect()
+    except pl.exceptions.PolarsError as error:
+        _blame(path, columns, required)
+        raise BenchError(f"{path}: cannot be read ({str(error).splitlines()[0]}); fetch it again") from error
+    if table.select(pl.any_horizontal(pl.col(required).is_null().any())).item():
+        _blame(path, columns, required)
+    if table.is_empty():
+        raise BenchError(f"{path}: holds no rows; fetch it again")
+    return table
+
+
+def _blame(path: Path, columns: Columns, required: Collection[str]) -> None:
+    """Raises BenchError for the first line that does not fit, found the slow way."""
+    types: dict[Any, Any] = {pl.Float64: int | float, pl.Int64: int, pl.String: str}
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line) if line.strip() else {}
+            except ValueError as error:
+                raise BenchError(f"{path}, line {number}: not JSON ({error}); fetch the file again") from error
+            if not isinstance(row, dict):
+                raise BenchError(f"{path}, line {number}: not a JSON object; fetch the file again")
+            for name, dtype in columns.items() if line.strip() else ():
+                value = row.get(name)
+                if (value is None and name in required) or not isinstance(value, types.get(dtype, list) | None):
+                    shown = json.dumps(value)[:80]
+                    raise BenchError(f"{path}, line {number}: {name} {shown} is not {dtype}; fetch the file again")
