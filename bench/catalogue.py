@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from typing import Any
 
 from bench import registry
@@ -12,8 +13,8 @@ from bench.data import cache
 def datasets() -> list[dict[str, Any]]:
     """Name, domain, tasks, licence and state of every data set.
 
-    state: simulated; prepared (in this machine's cache); fetched on first use; or needs files, which ``bench data
-    prepare NAME`` then names.
+    state: simulated; prepared (in this machine's cache, with its size); fetched on first use; or needs files, which
+    ``bench data prepare NAME`` names.
     """
     return [_row(entry) for entry in registry.entries("datasets").values()]
 
@@ -60,8 +61,10 @@ def _text(node: ast.AST | None) -> str:
 
 
 def _state(entry: registry.Entry, sources: ast.AST | None) -> str:
-    if any((cache.root() / "data" / entry.name).glob("*/meta.json")):
-        return "prepared"
+    done = sorted((cache.root() / "data" / entry.name).glob("*/meta.json"), key=lambda path: path.stat().st_mtime)
+    if done:
+        parts = json.loads(done[-1].read_text("utf-8"))["parts"]
+        return f"prepared ({sum(part['rows'] for part in parts.values()):,} rows)"
     if sources is None:
         return "simulated"
     return "fetched on first use" if _calls(sources, "Download", "Package") else "needs files"

@@ -21,7 +21,7 @@ SUSPICIOUS_AUC = 0.999
 def info(name: str, dataset: Dataset, data: Data) -> dict[str, Any]:
     """Sizes, label rates, sparsity, cold shares, text coverage, licence and citation, JSON-able."""
     splits = (data.train, data.valid, data.test, *data.extra)
-    parts = {p.name: _part(p) for p in splits}
+    parts = {p.name: {**data.meta["parts"][p.name], **_part(p)} for p in splits}
     shown = [np.column_stack([p.user.numpy()[p.group], p.item.numpy()]) for p in splits]
     pairs = np.unique(np.concatenate(shown), axis=0)
     users, candidates = (len(np.unique(column)) for column in pairs.T)
@@ -59,19 +59,10 @@ def info(name: str, dataset: Dataset, data: Data) -> dict[str, Any]:
 
 
 def _part(split: Split) -> dict[str, Any]:
-    rates = {}
-    for task in split.schema.tasks:
-        label = split.labels[task.name].numpy()
-        known = label[~np.isnan(label)]
-        mean = None if task.kind == "multiclass" or not len(known) else float(known.mean())
-        rates[task.name] = {"defined": len(known), "mean": mean}
     return {
-        "groups": split.groups,
-        "rows": split.rows,
         "cold_users": float(split.cold_user.float().mean()),
         "cold_items": float(split.cold_item.float().mean()),
         "mean_history": float((split.history > 0).sum(1).float().mean()) if split.history.numel() else 0.0,
-        "labels": rates,
     }
 
 

@@ -24,7 +24,7 @@ class Encoded:
     texts: list[str]
     cardinality: dict[str, int]
     purged: int
-    parts: dict[str, dict[str, float]] = field(default_factory=dict)
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)  # groups, rows and label rates of each
 
 
 def encode(dataset: Dataset, tables: Tables) -> Encoded:
@@ -76,13 +76,15 @@ def encode(dataset: Dataset, tables: Tables) -> Encoded:
             f"{name}/cold_user": cold_user[g],
             f"{name}/cold_item": ~seen[rows["row"].to_numpy()[r]],
         }
+        rates: dict[str, Any] = {}
         for task in dataset.tasks:
             frame, mask = (groups, g) if task.scope == "user" else (rows, r)
             label = _label(task, frame)[mask]
             arrays[f"{name}/label/{task.name}"] = label
+            rates[task.name] = _rate(task, label)
             if f"truth:{task.name}" in frame.columns:
                 arrays[f"{name}/truth/{task.name}"] = _truth(task, frame)[mask]
-        result.parts[name] = {"groups": int(g.sum()), "rows": int(r.sum())}
+        result.parts[name] = {"groups": int(g.sum()), "rows": int(r.sum()), "labels": rates}
     result.purged = int((rows["part"] == PURGED).sum())
     return result
 
@@ -95,10 +97,10 @@ def check(dataset: Dataset, tables: Tables) -> None:
         "pair": tables.rows.columns,
     }
     for f in dataset.fields:
-        if f.name in RESERVED:
-            raise BenchError(f"field name '{f.name}' is taken by the engine; name the column otherwise")
         if f.name in dataset.forbidden:
             raise BenchError(f"field '{f.name}' is an outcome: the data set lists it as forbidden")
+        if f.name in RESERVED:
+            raise BenchError(f"field name '{f.name}' is taken by the engine; name the column otherwise")
         if f.name not in has[f.side]:
             raise BenchError(f"{f.side}-side field '{f.name}' is in no table")
     for task in dataset.tasks:
@@ -228,6 +230,13 @@ def _label(task: Task, frame: pl.DataFrame) -> np.ndarray:
     )
     found: np.ndarray = joined["place"].to_numpy()
     return found
+
+
+def _rate(task: Task, label: np.ndarray) -> dict[str, float | None]:
+    """How many labels are defined, and their mean."""
+    known = label[~np.isnan(label)].astype(np.float64)
+    mean = None if task.kind == "multiclass" or not len(known) else float(known.mean())
+    return {"defined": len(known), "mean": mean}
 
 
 def _truth(task: Task, frame: pl.DataFrame) -> np.ndarray:

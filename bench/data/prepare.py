@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -74,9 +75,23 @@ def _prepared(dataset: Dataset, name: str, knobs: dict[str, Any], folder: Path |
     }
     target = cache.root() / "data" / name / digest(made_of)
     if not (target / "meta.json").exists():
+        _check_space(name, raw, target)
         with cache.new_folder(target) as made:
             _write(dataset, name, knobs, made_of, _built(dataset, name, raw), made)
     return target
+
+
+def _check_space(name: str, raw: Mapping[str, Path], target: Path) -> None:
+    """Raises BenchError if the disk cannot hold about as much as the raw files take: tables and arrays together rarely
+    take more."""
+    need = sum(path.stat().st_size for path in raw.values())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(target.parent).free
+    if need > free:
+        raise BenchError(
+            f"data set '{name}' takes about {need / 1e9:.1f} GB in {target.parent}, which has {free / 1e9:.1f} GB free; "
+            "free some, or set BENCH_CACHE to another disk"
+        )
 
 
 def _built(dataset: Dataset, name: str, raw: Mapping[str, Path]) -> api.Tables:
@@ -115,8 +130,10 @@ def content_hash(folder: Path) -> str:
 
 
 def code_digest(cls: type[Dataset]) -> str:
-    """Digest of the source files that decide what a data set becomes: its own, the contract's and this folder's."""
-    files = [Path(inspect.getfile(cls)), Path(inspect.getfile(api)), *sorted(Path(__file__).parent.glob("*.py"))]
+    """Digest of the source files that decide what a data set becomes: those of its class and of what it inherits (the
+    contract's among them), and this folder's."""
+    own = {Path(inspect.getfile(c)) for c in cls.__mro__ if c.__module__.partition(".")[0] == "bench"}
+    files = sorted(own | set(Path(__file__).parent.glob("*.py")))
     return digest([hashlib.sha256(f.read_bytes()).hexdigest() for f in files])
 
 
