@@ -89,7 +89,7 @@ def _check_space(name: str, raw: Mapping[str, Path], target: Path) -> None:
     free = shutil.disk_usage(target.parent).free
     if need > free:
         raise BenchError(
-            f"data set '{name}' takes about {need / 1e9:.1f} GB in {target.parent}, which has {free / 1e9:.1f} GB free; "
+            f"data set '{name}' takes about {need / 1e9:.1f} GB in {target.parent}, with {free / 1e9:.1f} GB free; "
             "free some, or set BENCH_CACHE to another disk"
         )
 
