@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-from optuna.distributions import FloatDistribution, IntDistribution
 from torch import Tensor, nn
 
 from baselines.shared_bottom import SharedBottom
@@ -16,12 +15,7 @@ from bench.nn import MakeInputs
 class SingleTask(Method):
     """A one-task shared-bottom model for each task; trained side by side, each keeping its own best epoch."""
 
-    space = {
-        "width": IntDistribution(32, 256, step=32),
-        "depth": IntDistribution(1, 3),
-        "tower": IntDistribution(16, 64, step=16),
-        "dropout": FloatDistribution(0.0, 0.5),
-    }
+    space = SharedBottom.space
 
     def __init__(
         self,
