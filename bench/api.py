@@ -160,6 +160,7 @@ class Dataset:
 
     version: ClassVar[int] = 1  # bump when the same raw files should give other tables
     domain: ClassVar[str] = ""  # e-commerce, news, video, ...
+    sizes: ClassVar[Mapping[str, str]] = {}  # variant ("" if there is none) -> how large, as published
     about: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     citation: ClassVar[str] = ""

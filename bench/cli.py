@@ -84,8 +84,12 @@ def main() -> None:
 @click.argument("kind", type=click.Choice(LISTED), required=False)
 @json_option
 def list_(kind: str | None, as_json: bool) -> None:
-    """What is there: methods, baselines, balancers, datasets, suites, papers (all of them without an argument)."""
-    found = {k: _listing(k) for k in ([kind] if kind else LISTED)}
+    """What is there: methods, baselines, balancers, datasets, suites, papers (all of them without an argument).
+
+    `bench list datasets` also tells size, tasks and licence, and whether a data set is prepared, can be fetched, or
+    needs files and which.
+    """
+    found = {k: _listing(k, details=kind is not None) for k in ([kind] if kind else LISTED)}
     if as_json:
         click.echo(json.dumps(found[kind] if kind else found, indent=1))
         return
@@ -95,16 +99,21 @@ def list_(kind: str | None, as_json: bool) -> None:
         width = max((len(r["name"]) for r in rows), default=0)
         for row in rows:
             click.echo(f"  {row['name']:<{width}}  {row['about']}")
-            if kind == "datasets":
-                click.echo(
-                    f"  {'':<{width}}  {row['domain']}; {row['state']}; {', '.join(row['tasks'])}; {row['licence']}"
-                )
+            for line in _details(row) if kind == "datasets" else ():
+                click.echo(f"  {'':<{width}}  {line}")
         if not rows:
             click.echo("  none yet")
 
 
-def _listing(kind: str) -> list[dict[str, Any]]:
-    if kind == "datasets":
+def _details(row: dict[str, Any]) -> list[str]:
+    lines = [f"{row['domain']}; {row['size']}; {', '.join(row['tasks'])}", f"licence: {row['licence']}", row["state"]]
+    if row["files"]:
+        lines[-1] += f": {', '.join(row['files'])} (see `bench data prepare {row['name']}`)"
+    return lines
+
+
+def _listing(kind: str, details: bool) -> list[dict[str, Any]]:
+    if kind == "datasets" and details:
         from bench import catalogue
 
         return catalogue.datasets()
@@ -130,8 +139,11 @@ def data() -> None:
 def prepare(name: str, folder: Path | None, knobs: tuple[str, ...]) -> None:
     """Fetch, build and encode data set NAME. What is there already is not made again."""
     from bench.data.prepare import prepare as make
+    from bench.progress import progress
 
-    click.echo(make(name, _settings(knobs), folder))
+    with progress(1) as shown:
+        path = make(name, _settings(knobs), folder, shown.step)
+    click.echo(path)
 
 
 @data.command()

@@ -89,7 +89,7 @@ def _prepare(specs: Sequence[Spec], raw: Path | None, progress: Progress) -> lis
     for spec in specs:
         if (spec.dataset, None) not in shown:
             progress.step(f"preparing {spec.dataset}")
-        folders.append(prepare(spec.dataset, spec.dataset_config, raw))
+        folders.append(prepare(spec.dataset, spec.dataset_config, raw, progress.note))
         if spec.lm is not None and (spec.dataset, spec.lm) not in shown:
             from bench.text.encode import vectors
 

@@ -13,8 +13,10 @@ import pytest
 from formats.amazon_2023 import NAMES, write
 
 from bench.api import Tables
+from bench.data.events import histories
+from bench.data.sampling import beside_others
 from bench.data.source import fetch
-from bench.datasets.amazon_2023 import CATEGORIES, Amazon2023, beside_others, histories
+from bench.datasets.amazon_2023 import CATEGORIES, Amazon2023
 from bench.errors import BenchError
 
 META = (

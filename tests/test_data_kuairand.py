@@ -15,9 +15,11 @@ from polars.testing import assert_frame_equal
 
 from bench import registry
 from bench.api import Dataset, Tables
+from bench.data.events import histories
 from bench.data.source import Download, Local, fetch
 from bench.data.split import assign
-from bench.datasets.kuairand import ATTRIBUTES, PROFILE, china_day, histories
+from bench.data.video import PROFILE, china_day
+from bench.datasets.kuairand import ATTRIBUTES
 from bench.errors import BenchError
 
 START, VALID, TEST = (china_day(day) for day in ("2022-04-08", "2022-04-22", "2022-04-29"))

@@ -18,7 +18,7 @@ from bench import registry
 from bench.api import Dataset, Tables
 from bench.data.source import fetch
 from bench.data.split import assign
-from bench.datasets.kuairand import china_day
+from bench.data.video import china_day
 from bench.errors import BenchError
 
 START, GAP, VALID, TEST = (

@@ -12,8 +12,8 @@ from formats.mind import write
 
 from bench.api import Tables
 from bench.data.encode import encode
-from bench.data.source import Download, Local, fetch
-from bench.datasets.mind import CATEGORIES, Mind, Together
+from bench.data.source import Download, Local, Together, fetch
+from bench.datasets.mind import CATEGORIES, Mind
 from bench.errors import BenchError
 
 Small = type("Small", (Mind,), {"variant": "small"})

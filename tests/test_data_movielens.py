@@ -11,7 +11,8 @@ from formats.movielens import write
 from polars.testing import assert_frame_equal
 
 from bench.api import Tables
-from bench.datasets.movielens import MD5, MovieLens, read_table
+from bench.data.read import read_table
+from bench.datasets.movielens import MD5, MovieLens
 from bench.datasets.movielens_100k import GENRES, MovieLens100K
 from bench.errors import BenchError
 

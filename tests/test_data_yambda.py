@@ -11,7 +11,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from bench.api import Tables
-from bench.datasets.yambda import COLUMNS, Yambda, around
+from bench.data.events import around
+from bench.datasets.yambda import COLUMNS, Yambda
 from bench.errors import BenchError
 
 Listen = tuple[int, int, int, int, int, int]

@@ -13,6 +13,7 @@ from bench.data.split import PARTS, PURGED, assign
 from bench.errors import BenchError, unknown
 
 Arrays = dict[str, np.ndarray]
+CHUNK = 1 << 18  # groups whose histories are laid out at a time
 RESERVED = ("group", "rows", "row", "part", "position", "given", "time", "known", "extra", "history", "text")
 
 
@@ -28,64 +29,59 @@ class Encoded:
 
 
 def encode(dataset: Dataset, tables: Tables) -> Encoded:
-    """Splits, encodes and lays out a data set. Raises BenchError naming the column that breaks the standard form."""
+    """Splits, encodes and lays out a data set. Raises BenchError naming the column that breaks the standard form.
+
+    Works column by column: beside the tables and the result, little more than one column is held.
+    """
     check(dataset, tables)
-    groups, rows = _ordered(tables)
+    groups, order = _ordered(tables)
     sizes = groups["rows"].to_numpy()
     users = groups.join(tables.users, on="user", how="left", maintain_order="left")
     part = _within_domains(dataset, users, assign(groups, sizes, dataset.split))
-    groups = groups.with_columns(part.alias("part"))
-    rows = rows.join(groups.select("group", "part"), on="group", how="left", maintain_order="left")
+    names = (*PARTS, *sorted(set(part.unique()) - {*PARTS, PURGED}))
+    of_group = {name: (part == name).to_numpy() for name in names}
+    of_row = {name: np.repeat(mask, sizes) for name, mask in of_group.items()}
 
     item_rows = tables.items.select("item").with_row_index("row", offset=1)
-    rows = rows.join(item_rows, on="item", how="left", maintain_order="left")
+    item = _looked_up(tables.rows["item"], item_rows)[order].astype(np.int32)
     history = _history(groups, item_rows, dataset.history)
     seen = np.zeros(tables.items.height + 1, dtype=bool)
-    in_train = (groups["part"] == "train").to_numpy()
-    seen[rows.filter(pl.col("part") == "train")["row"].to_numpy()] = True
-    seen[history[in_train].ravel()] = True
+    seen[item[of_row["train"]]] = True
+    seen[history[of_group["train"]].ravel()] = True
     seen[0] = False
 
     encoder = _Encoder(dataset.fields)
-    sides: dict[Side, tuple[pl.DataFrame, np.ndarray]] = {
-        "user": (users, in_train),
-        "item": (tables.items, seen[1:]),
-        "pair": (rows, (rows["part"] == "train").to_numpy()),
-    }
-    coded = {side: encoder.side(side, frame, fit) for side, (frame, fit) in sides.items()}
-    arrays: Arrays = {
-        "items/cat": _with_padding(coded["item"][0]),
-        "items/num": _with_padding(coded["item"][1]),
-    }
-    result = Encoded(arrays, ["", *tables.items["text"].fill_null("")], encoder.cardinality, 0)
-    user_number = groups["user"].rank("dense").to_numpy().astype(np.int32)
-    known_users = groups.filter(pl.col("part") == "train")["user"].unique()
-    cold_user = ~groups["user"].is_in(known_users.implode()).to_numpy()
-    extra = sorted(set(groups["part"].unique()) - {*PARTS, PURGED})
-    for name in (*PARTS, *extra):
-        g, r = (groups["part"] == name).to_numpy(), (rows["part"] == name).to_numpy()
-        arrays |= {
-            f"{name}/user_cat": coded["user"][0][g],
-            f"{name}/user_num": coded["user"][1][g],
-            f"{name}/history": history[g],
-            f"{name}/start": np.concatenate([[0], np.cumsum(sizes[g])]).astype(np.int64),
-            f"{name}/item": rows["row"].to_numpy()[r].astype(np.int32),
-            f"{name}/pair_cat": coded["pair"][0][r],
-            f"{name}/pair_num": coded["pair"][1][r],
-            f"{name}/user": user_number[g],
-            f"{name}/cold_user": cold_user[g],
-            f"{name}/cold_item": ~seen[rows["row"].to_numpy()[r]],
-        }
-        rates: dict[str, Any] = {}
-        for task in dataset.tasks:
-            frame, mask = (groups, g) if task.scope == "user" else (rows, r)
-            label = _label(task, frame)[mask]
-            arrays[f"{name}/label/{task.name}"] = label
-            rates[task.name] = _rate(task, label)
-            if f"truth:{task.name}" in frame.columns:
-                arrays[f"{name}/truth/{task.name}"] = _truth(task, frame)[mask]
-        result.parts[name] = {"groups": int(g.sum()), "rows": int(r.sum()), "labels": rates}
-    result.purged = int((rows["part"] == PURGED).sum())
+    user_cat, user_num = encoder.side("user", users, of_group["train"])
+    item_cat, item_num = encoder.side("item", tables.items, seen[1:])
+    pair_cat, pair_num = encoder.side("pair", tables.rows, of_row["train"], order)
+    result = Encoded(
+        {"items/cat": _with_padding(item_cat), "items/num": _with_padding(item_num)},
+        ["", *tables.items["text"].fill_null("")],
+        encoder.cardinality,
+        purged=len(order) - sum(int(mask.sum()) for mask in of_row.values()),
+        parts={n: {"groups": int(of_group[n].sum()), "rows": int(of_row[n].sum()), "labels": {}} for n in names},
+    )
+
+    def lay(key: str, array: np.ndarray, masks: dict[str, np.ndarray]) -> None:
+        result.arrays |= {f"{name}/{key}": array[mask] for name, mask in masks.items()}
+
+    for key, array in (("user_cat", user_cat), ("user_num", user_num), ("history", history)):
+        lay(key, array, of_group)
+    known_users = groups["user"].filter(part == "train").unique()
+    lay("cold_user", ~groups["user"].is_in(known_users.implode()).to_numpy(), of_group)
+    lay("user", groups["user"].rank("dense").to_numpy().astype(np.int32), of_group)
+    for key, array in (("item", item), ("pair_cat", pair_cat), ("pair_num", pair_num), ("cold_item", ~seen[item])):
+        lay(key, array, of_row)
+    for name, mask in of_group.items():
+        result.arrays[f"{name}/start"] = np.concatenate([[0], np.cumsum(sizes[mask])]).astype(np.int64)
+    for task in dataset.tasks:
+        frame, masks = (groups, of_group) if task.scope == "user" else (tables.rows, of_row)
+        place = slice(None) if task.scope == "user" else order
+        lay(f"label/{task.name}", _label(task, frame[task.name])[place], masks)
+        for name in names:
+            result.parts[name]["labels"][task.name] = _rate(task, result.arrays[f"{name}/label/{task.name}"])
+        if f"truth:{task.name}" in frame.columns:
+            lay(f"truth/{task.name}", _truth(task, frame[f"truth:{task.name}"])[place], masks)
     return result
 
 
@@ -126,7 +122,7 @@ def check(dataset: Dataset, tables: Tables) -> None:
         ("user", tables.groups, tables.users, "users"),
         ("group", tables.rows, tables.groups, "groups"),
     ):
-        lost = frame.join(other.select(column), on=column, how="anti")
+        lost = frame.select(column).join(other.select(column), on=column, how="anti")
         if lost.height:
             raise BenchError(f"{column} '{lost[column][0]}' is not in the {name} table ({lost.height} rows)")
 
@@ -150,31 +146,33 @@ def _within_domains(dataset: Dataset, users: pl.DataFrame, part: pl.Series) -> p
     return kept
 
 
-def _ordered(tables: Tables) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Groups in time order with their row counts, rows in group order; groups without rows are dropped."""
+def _ordered(tables: Tables) -> tuple[pl.DataFrame, np.ndarray]:
+    """Groups in time order with their row counts, and the places of the rows in group order [R]; groups without rows
+    are dropped."""
     counts = tables.rows.group_by("group").agg(pl.len().cast(pl.Int64).alias("rows"))
     groups = tables.groups.join(counts, on="group").sort("time", "group")
-    order = groups.select("group").with_row_index("position")
-    rows = (
-        tables.rows.with_row_index("given").join(order, on="group").sort("position", "given").drop("position", "given")
-    )
-    return groups, rows
+    positions = groups.select("group").with_row_index("position")
+    return groups, np.argsort(_looked_up(tables.rows["group"], positions), kind="stable")
+
+
+def _looked_up(values: pl.Series, table: pl.DataFrame) -> np.ndarray:
+    """The number (0 if there is none) that a table of two columns, number and value, gives each value."""
+    number, value = table.columns
+    found = pl.DataFrame({value: values}).join(table, on=value, how="left", maintain_order="left")
+    result: np.ndarray = found[number].fill_null(0).to_numpy()
+    return result
 
 
 def _history(groups: pl.DataFrame, item_rows: pl.DataFrame, length: int) -> np.ndarray:
     """[G, length] item rows, most recent last, padded with 0 in front. Items that the table lacks become 0."""
     out = np.zeros((groups.height, length), dtype=np.int32)
-    if not length:
-        return out
-    flat = (
-        groups.with_row_index("g")
-        .select("g", pl.col("history").list.tail(length).alias("item"))
-        .explode("item", empty_as_null=False)
-        .join(item_rows, on="item", how="left", maintain_order="left")
-        .with_columns(pl.col("row").fill_null(0))
-        .with_columns((pl.len().over("g") - pl.int_range(pl.len()).over("g")).alias("back"))
-    )
-    out[flat["g"].to_numpy(), length - flat["back"].to_numpy().astype(np.int64)] = flat["row"].to_numpy()
+    for start in range(0, groups.height if length else 0, CHUNK):
+        lists = groups["history"][start : start + CHUNK].list.tail(length)
+        counts = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
+        group = np.repeat(np.arange(len(counts)), counts)
+        within = np.arange(len(group)) - np.repeat(np.cumsum(counts) - counts, counts)
+        items = lists.filter(pl.Series(counts > 0)).explode()
+        out[start + group, length - counts[group] + within] = _looked_up(items, item_rows)
     return out
 
 
@@ -183,20 +181,25 @@ class _Encoder:
         self.fields = fields
         self.cardinality: dict[str, int] = {}
 
-    def side(self, side: Side, frame: pl.DataFrame, fit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Codes [N, fields] and standardised numbers [N, fields] of one side; ``fit`` marks the rows to fit on."""
-        mine = [f for f in self.fields if f.side == side]
-        cat = [self._codes(f.name, frame[f.name], fit) for f in mine if f.kind != "numerical"]
-        num = [_standardised(frame[f.name], fit) for f in mine if f.kind == "numerical"]
+    def side(
+        self, side: Side, frame: pl.DataFrame, fit: np.ndarray, order: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Codes [N, fields] and standardised numbers [N, fields] of one side.
+
+        fit: marks the rows to fit on. order: places of the rows in the frame; by default they are as they stand.
+        """
+        mine = {
+            f: frame[f.name] if order is None else frame[f.name].gather(order) for f in self.fields if f.side == side
+        }
+        cat = [self._codes(f.name, values, fit) for f, values in mine.items() if f.kind != "numerical"]
+        num = [_standardised(values, fit) for f, values in mine.items() if f.kind == "numerical"]
         return _columns(cat, frame.height, np.int32), _columns(num, frame.height, np.float32)
 
     def _codes(self, name: str, values: pl.Series, fit: np.ndarray) -> np.ndarray:
         """Codes 1.. in value order for the values in the fitted rows; 0 for any other value and for null."""
         known = values.filter(pl.Series(fit)).unique().drop_nulls().sort()
         self.cardinality[name] = len(known) + 1
-        table = pl.DataFrame({"value": known}).with_row_index("code", offset=1)
-        found = pl.DataFrame({"value": values}).join(table, on="value", how="left", maintain_order="left")
-        return found["code"].fill_null(0).to_numpy().astype(np.int32)
+        return _looked_up(values, pl.DataFrame({"value": known}).with_row_index("code", offset=1)).astype(np.int32)
 
 
 def _standardised(values: pl.Series, fit: np.ndarray) -> np.ndarray:
@@ -215,21 +218,17 @@ def _with_padding(array: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros_like(array[:1]), array])
 
 
-def _label(task: Task, frame: pl.DataFrame) -> np.ndarray:
+def _label(task: Task, column: pl.Series) -> np.ndarray:
     """Labels as float32, NaN where undefined; multi-class names become their position in ``task.classes``."""
-    column = frame[task.name]
     if task.kind != "multiclass":
         values: np.ndarray = column.cast(pl.Float32).to_numpy()
         return values
     unknown = set(column.drop_nulls().unique()) - set(task.classes)
     if unknown:
         raise BenchError(f"label '{task.name}': value '{sorted(unknown)[0]}' is not among its classes")
-    places = pl.DataFrame({task.name: list(task.classes), "place": np.arange(len(task.classes), dtype=np.float32)})
-    joined = frame.select(pl.col(task.name).cast(pl.String)).join(
-        places, on=task.name, how="left", maintain_order="left"
-    )
-    found: np.ndarray = joined["place"].to_numpy()
-    return found
+    table = pl.DataFrame({"value": list(task.classes)}).with_row_index("place", offset=1)
+    place = _looked_up(column.cast(pl.String), table).astype(np.float32)
+    return np.where(place > 0, place - 1, np.float32(np.nan))
 
 
 def _rate(task: Task, label: np.ndarray) -> dict[str, float | None]:
@@ -239,8 +238,7 @@ def _rate(task: Task, label: np.ndarray) -> dict[str, float | None]:
     return {"defined": len(known), "mean": mean}
 
 
-def _truth(task: Task, frame: pl.DataFrame) -> np.ndarray:
-    column = frame[f"truth:{task.name}"]
+def _truth(task: Task, column: pl.Series) -> np.ndarray:
     if task.kind == "multiclass":
         return np.stack(column.to_list()).astype(np.float32)
     values: np.ndarray = column.cast(pl.Float32).to_numpy()

@@ -6,7 +6,8 @@ import hashlib
 import inspect
 import json
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from bench.data.tensors import Split
 from bench.errors import BenchError
 from bench.spec import canonical, digest
 
+Report = Callable[[str], None]
 TABLES = ("groups", "rows", "items", "users")
 
 
@@ -55,17 +57,21 @@ def make(name: str, given: Mapping[str, Any]) -> tuple[Dataset, dict[str, Any]]:
     return dataset, knobs
 
 
-def prepare(name: str, given: Mapping[str, Any] | None = None, folder: Path | None = None) -> Path:
+def prepare(
+    name: str, given: Mapping[str, Any] | None = None, folder: Path | None = None, report: Report = lambda text: None
+) -> Path:
     """Fetches, builds and encodes a data set unless that has been done; returns its folder.
 
-    The folder is found by what decides its content: version, knobs, raw files and the code that makes it.
+    The folder is found by what decides its content: version, knobs, raw files and the code that makes it. ``report`` is
+    told what begins, and at the end how fast it went.
     """
     dataset, knobs = make(name, given or {})
     with cache.only_one(f"prepare-{name}"):
-        return _prepared(dataset, name, knobs, folder)
+        return _prepared(dataset, name, knobs, folder, report)
 
 
-def _prepared(dataset: Dataset, name: str, knobs: dict[str, Any], folder: Path | None) -> Path:
+def _prepared(dataset: Dataset, name: str, knobs: dict[str, Any], folder: Path | None, report: Report) -> Path:
+    report(f"preparing {name}: getting the files")
     raw = source.fetch(dataset.sources, cache.root() / "raw" / name, folder) if dataset.sources else {}
     made_of: dict[str, Any] = {
         "version": dataset.version,
@@ -75,15 +81,20 @@ def _prepared(dataset: Dataset, name: str, knobs: dict[str, Any], folder: Path |
     }
     target = cache.root() / "data" / name / digest(made_of)
     if not (target / "meta.json").exists():
-        _check_space(name, raw, target)
+        start, need = time.perf_counter(), _space(name, raw, target)
+        report(f"preparing {name}: building tables from {need / 1e9:.2f} GB of raw files, on about as much disk")
         with cache.new_folder(target) as made:
-            _write(dataset, name, knobs, made_of, _built(dataset, name, raw), made)
+            tables = _built(dataset, name, raw)
+            rows = tables.rows.height
+            report(f"preparing {name}: encoding {rows:,} rows in {tables.groups.height:,} groups")
+            _write(dataset, name, knobs, made_of, tables, made)
+        seconds = time.perf_counter() - start
+        report(f"prepared {name}: {rows:,} rows in {seconds:.1f} s, {rows / seconds:,.0f} rows/s")
     return target
 
 
-def _check_space(name: str, raw: Mapping[str, Path], target: Path) -> None:
-    """Raises BenchError if the disk cannot hold about as much as the raw files take: tables and arrays together rarely
-    take more."""
+def _space(name: str, raw: Mapping[str, Path], target: Path) -> int:
+    """Bytes of the raw files. Raises BenchError if the disk cannot hold as much again."""
     need = sum(path.stat().st_size for path in raw.values())
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
@@ -92,6 +103,7 @@ def _check_space(name: str, raw: Mapping[str, Path], target: Path) -> None:
             f"data set '{name}' takes about {need / 1e9:.1f} GB in {target.parent}, with {free / 1e9:.1f} GB free; "
             "free some, or set BENCH_CACHE to another disk"
         )
+    return need
 
 
 def _built(dataset: Dataset, name: str, raw: Mapping[str, Path]) -> api.Tables:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
@@ -37,6 +38,26 @@ def popular_negatives(
         filled[winner] += 1
         active = active[filled[active] < count]
     return picked
+
+
+def beside_others(log: pl.DataFrame, count: int, seed: tuple[int, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Groups of one chosen item and ``count`` others that the user could have met, drawn by ``popular_negatives``.
+
+    log: ``user``, ``item``, ``time`` and any other columns, in time order, each user and item together at most once.
+    Returns the events that make a group, with its number ``group``, and the rows in item order: ``group``, ``item``,
+    ``chosen`` and the event's other columns.
+    """
+    items = log["item"].unique().sort()
+    code = {name: log[name].rank("dense").to_numpy().astype(np.int64) - 1 for name in ("user", "item")}
+    others = popular_negatives(code["user"], code["item"], log["time"].to_numpy(), count, np.random.default_rng(seed))
+    kept = np.flatnonzero(others[:, 0] >= 0)
+    shown = np.sort(np.column_stack([code["item"][kept], others[kept]]), axis=1)
+    events = log[kept].with_columns(group=pl.int_range(len(kept)))
+    rows = events.drop("user", "time", "item")[np.repeat(np.arange(len(kept)), count + 1)]
+    return events, rows.with_columns(
+        item=items.gather(shown.ravel()),
+        chosen=pl.Series((shown == code["item"][kept, None]).ravel(), dtype=pl.Boolean),
+    )
 
 
 def _eligible(user: Ints, item: Ints, before: Ints) -> Ints:

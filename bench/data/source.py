@@ -126,6 +126,33 @@ class Download:
 
 
 @dataclass(frozen=True)
+class Together:
+    """Archives that are all needed: one source."""
+
+    parts: tuple[Download, ...]
+
+    @property
+    def label(self) -> str:
+        """The addresses of the parts."""
+        return " and ".join(part.label for part in self.parts)
+
+    @property
+    def digest(self) -> str:
+        """The checksums of the parts."""
+        return " ".join(part.digest for part in self.parts)
+
+    @property
+    def published(self) -> dict[str, str]:
+        """Raw name -> path as published."""
+        return {name: path for part in self.parts for name, path in part.published.items()}
+
+    def deliver(self, folder: Path) -> None:
+        """Puts the files into a folder under their raw names. Raises BenchError if that fails."""
+        for part in self.parts:
+            part.deliver(folder)
+
+
+@dataclass(frozen=True)
 class Local:
     """Files that only the user can get: behind a login, or published without an address that stays.
 
@@ -155,7 +182,7 @@ class Local:
         raise BenchError(self.how)
 
 
-Source = Package | Download | Local
+Source = Package | Download | Together | Local
 
 
 def fetch(sources: Sequence[Source], into: Path, folder: Path | None = None) -> dict[str, Path]:

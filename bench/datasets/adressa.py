@@ -60,6 +60,7 @@ class Adressa(Dataset):
 
     version = 1
     domain = "news"
+    sizes = {"": "one week of clicks"}
     about = (
         "Page views of readers of Adresseavisen (Trondheim), 1 to 7 January 2017. There are no impressions: each "
         "reader's first view of a news page counts as a click, shown beside four news that the reader had not opened, "

@@ -49,6 +49,7 @@ class AliCCP(Dataset):
     """
 
     domain = "e-commerce"
+    sizes = {"": "84M impressions, 3.4M clicks, 18k purchases"}
     about = (
         "Impressions of recommended items on Taobao, 84 million with 3.4 million clicks and 18,000 purchases as "
         "published; impressions without a click are the negatives. Anonymised ids, no texts, no times. Left out: "

@@ -57,6 +57,7 @@ class AliExpress(Dataset):
 
     variants: ClassVar[tuple[str, ...]] = ("nl", "es", "fr", "us")
     domain = "e-commerce search"
+    sizes = {"nl": "1.49 GB zipped", "es": "2.60 GB zipped", "fr": "2.25 GB zipped", "us": "2.25 GB zipped"}
     about = (
         "Logged search results of AliExpress in one country (nl, es, fr or us) and what was clicked and bought of "
         "them; results without a click are the negatives. Anonymised numbers, without ids of users or items, without "

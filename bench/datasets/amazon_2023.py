@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from bench.api import Dataset, Field, Tables, Task
-from bench.data.sampling import popular_negatives
+from bench.data.events import histories
+from bench.data.read import Nested, read_json_lines
+from bench.data.sampling import beside_others
 from bench.data.source import Local
-from bench.datasets.movielens import Thinned
+from bench.data.thin import Thinned
 from bench.errors import BenchError
 
 CATEGORIES = {  # variant -> name in the official list of categories
@@ -32,15 +31,14 @@ CLASS_SHARE = 0.01  # of the catalogue that a category needs to be a class of it
 OTHER = "other"
 LEVELS_IN_TEXT = 3  # of categories, below the root
 
-Columns = Mapping[str, pl.DataType | type[pl.DataType]]
-REVIEW: Columns = {
+REVIEW: Nested = {
     "rating": pl.Float64,
     "parent_asin": pl.String,
     "user_id": pl.String,
     "timestamp": pl.Int64,
     "helpful_vote": pl.Int64,
 }
-META: Columns = {
+META: Nested = {
     "parent_asin": pl.String,
     "title": pl.String,
     "store": pl.String,
@@ -185,82 +183,3 @@ def _classes(catalogue: pl.DataFrame) -> tuple[str, ...]:
     named = catalogue["category"].drop_nulls()
     counts = named.value_counts().filter(pl.col("count") >= CLASS_SHARE * len(named)).sort("category")
     return (*counts["category"], OTHER) if counts.height > 1 else ()
-
-
-def beside_others(log: pl.DataFrame, count: int, seed: tuple[int, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Groups of one chosen item and ``count`` others that the user could have met, drawn by ``popular_negatives``.
-
-    log: ``user``, ``item``, ``time`` and any other columns, in time order, each user and item together at most once.
-    Returns the events that make a group, with its number ``group``, and the rows in item order: ``group``, ``item``,
-    ``chosen`` and the event's other columns.
-    """
-    items = log["item"].unique().sort()
-    code = {name: log[name].rank("dense").to_numpy().astype(np.int64) - 1 for name in ("user", "item")}
-    others = popular_negatives(
-        code["user"], code["item"], log["time"].to_numpy(), count, np.random.default_rng(seed)
-    )  # fmt: skip
-    kept = np.flatnonzero(others[:, 0] >= 0)
-    shown = np.sort(np.column_stack([code["item"][kept], others[kept]]), axis=1)
-    events = log[kept].with_columns(group=pl.int_range(len(kept)))
-    rows = events.drop("user", "time", "item")[np.repeat(np.arange(len(kept)), count + 1)]
-    return events, rows.with_columns(
-        item=items.gather(shown.ravel()),
-        chosen=pl.Series((shown == code["item"][kept, None]).ravel(), dtype=pl.Boolean),
-    )
-
-
-def histories(log: pl.DataFrame, at: pl.DataFrame, length: int) -> pl.DataFrame:
-    """``history`` and ``history_time`` for each row of ``at`` (``user``, ``time``).
-
-    The items of the user's rows of ``log`` (``user``, ``item``, ``time``) strictly before that time, the last
-    ``length``, oldest first, those of one time in item order; and the time of the last, null if there is none.
-    """
-    log = log.select("user", "time", "item").sort("user", "time", "item")
-    # Both sides on common dense scales, so that a user and a time together fit into one number.
-    user, time = (pl.concat([log[c], at[c]]).rank("dense").to_numpy().astype(np.int64) for c in ("user", "time"))
-    moment = user * (len(time) + 1) + time
-    end = np.searchsorted(moment[: log.height], moment[log.height :])
-    start = np.maximum(np.searchsorted(user[: log.height], user[log.height :]), end - length)
-    offsets = np.concatenate([[0], np.cumsum(end - start)])
-    place = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], end - start)
-    lists = pa.LargeListArray.from_arrays(pa.array(offsets), log["item"].gather(place).to_arrow())
-    last = np.append(log["time"].to_numpy(), 0)[end - 1]  # the 0 stands where there is none
-    found = pl.DataFrame({"history": pl.Series(values=lists), "history_time": last, "any": end > start})
-    return found.select("history", pl.when("any").then("history_time"))
-
-
-def read_json_lines(path: Path, columns: Columns, required: Collection[str]) -> pl.DataFrame:
-    """The named keys of a file with a JSON object on each line, typed, and the line's number; absent keys are null.
-
-    Raises BenchError naming the first line that is no object, has a value of another type or lacks a required one.
-    """
-    if not path.is_file():
-        raise BenchError(f"{path}: no such file")
-    try:
-        table = pl.scan_ndjson(path, schema=dict(columns), row_index_name="line", row_index_offset=1).collect()
-    except pl.exceptions.PolarsError as error:
-        _blame(path, columns, required)
-        raise BenchError(f"{path}: cannot be read ({str(error).splitlines()[0]}); fetch it again") from error
-    if table.select(pl.any_horizontal(pl.col(required).is_null().any())).item():
-        _blame(path, columns, required)
-    if table.is_empty():
-        raise BenchError(f"{path}: holds no rows; fetch it again")
-    return table
-
-
-def _blame(path: Path, columns: Columns, required: Collection[str]) -> None:
-    """Raises BenchError for the first line that does not fit, found the slow way."""
-    types: dict[Any, Any] = {pl.Float64: int | float, pl.Int64: int, pl.String: str}
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line) if line.strip() else {}
-            except ValueError as error:
-                raise BenchError(f"{path}, line {number}: not JSON ({error}); fetch the file again") from error
-            if not isinstance(row, dict):
-                raise BenchError(f"{path}, line {number}: not a JSON object; fetch the file again")
-            for name, dtype in columns.items() if line.strip() else ():
-                value = row.get(name)
-                if (value is None and name in required) or not isinstance(value, types.get(dtype, list) | None):
-                    shown = json.dumps(value)[:80]
-                    raise BenchError(f"{path}, line {number}: {name} {shown} is not {dtype}; fetch the file again")

@@ -49,6 +49,7 @@ class CensusIncome(Dataset):
     """
 
     domain = "census (not a recommender)"
+    sizes = {"": "199,523 + 99,762 people"}
     about = (
         "299,285 people of a survey by the US Census Bureau, described by 42 columns; duplicates are kept, nobody is "
         "left out. Not a recommender but the usual control: no items, histories or texts. The classic split: the "

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
+from bench.data.read import Nested, read_parquet
 from bench.data.source import Package
 from bench.errors import BenchError
 
@@ -22,8 +23,7 @@ DEPARTMENTS = ("GROCERY", "DRUG GM", "PRODUCE", "COSMETICS", "NUTRITION", "MEAT"
 DEMOGRAPHICS = ("age", "income", "home_ownership", "marital_status", "household_size", "kids_count")
 ATTRIBUTES = ("department", "category", "manufacturer", "brand")
 
-Columns = Mapping[str, type[pl.DataType] | pl.DataType]
-COLUMNS: dict[str, Columns] = {
+COLUMNS: dict[str, Nested] = {
     "campaign_descriptions": {"campaign_id": pl.Int64, "campaign_type": pl.String, "start_date": pl.Datetime("us")},
     "campaigns": {"campaign_id": pl.Int64, "household_id": pl.Int64},
     "coupons": {"coupon_upc": pl.Int64, "product_id": pl.Int64, "campaign_id": pl.Int64},
@@ -65,6 +65,7 @@ class CompleteJourney(Dataset):
 
     version = 1
     domain = "e-commerce"
+    sizes = {"": "1.47M transactions, 50,238 mailed coupons"}
     about = (
         "Coupon mailings to households of a grocery chain in 2017 and what followed within 26 days. The package that "
         "carries the data calls them simulated, while other publications that use The Complete Journey treat them as "
@@ -122,7 +123,7 @@ class CompleteJourney(Dataset):
 
     def build(self, raw: Mapping[str, Path]) -> Tables:
         """Standard tables from the seven parquet files. Raises BenchError naming file and column on bad input."""
-        table = {name: _read(raw[f"{name}.parquet"], columns) for name, columns in COLUMNS.items()}
+        table = {name: read_parquet(raw[f"{name}.parquet"], columns) for name, columns in COLUMNS.items()}
         products = table["products"].rename(
             {"manufacturer_id": "manufacturer", "product_category": "category", "product_type": "type"}
         )
@@ -153,25 +154,6 @@ class CompleteJourney(Dataset):
             table["demographics"].rename({"household_id": "user"}), on="user", how="left", maintain_order="left"
         )  # fmt: skip
         return Tables(groups=groups, rows=rows, items=items, users=users)
-
-
-def _read(path: Path, columns: Columns) -> pl.DataFrame:
-    """The named columns of a parquet file, as the types wanted."""
-    try:
-        found = pl.read_parquet_schema(path)
-        for name in columns:
-            if name not in found:
-                raise BenchError(f"{path}: no column '{name}'; found {', '.join(found)}")
-        table = pl.read_parquet(path, columns=list(columns))
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        raise BenchError(f"{path}: not a readable parquet file ({reason}); fetch it again") from error
-    for name, dtype in columns.items():
-        try:
-            table = table.with_columns(pl.col(name).cast(dtype))
-        except pl.exceptions.PolarsError as error:
-            raise BenchError(f"{path}: column '{name}' is {found[name]}, not {dtype}; fetch the file again") from error
-    return table
 
 
 def _seconds(column: str) -> pl.Expr:

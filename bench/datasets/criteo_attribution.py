@@ -8,9 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
+from bench.data.events import histories
+from bench.data.read import read_table, reject
 from bench.data.source import Local
-from bench.datasets.amazon_2023 import histories
-from bench.datasets.movielens import Thinned, read_table, reject
+from bench.data.thin import Thinned
 from bench.errors import BenchError
 
 DAY = 86_400
@@ -39,6 +40,7 @@ class CriteoAttribution(Thinned, Dataset):
 
     version = 1
     domain = "advertising"
+    sizes = {"": "30 days, 623 MB"}
     about = (
         "Impressions of banners over 30 days of Criteo traffic and what followed within a day. All rows are banners "
         "that were shown; the publisher sampled them, so that the click rate (36%) is far above a real one. One banner "

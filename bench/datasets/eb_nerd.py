@@ -81,6 +81,12 @@ class EBNeRD(Dataset):
 
     version = 1
     domain = "news"
+    domain_field = "device"
+    sizes = {
+        "demo": "1,590 users, 50k impressions",
+        "small": "see the publisher",
+        "large": "over 1M users, 37M impressions",
+    }
     about = (
         "Impressions of the Danish newspaper Ekstra Bladet, 18 May to 1 June 2023; a row is an article in view, "
         "clicked or not. Variants: demo, small and large (all users). The official test part has no labels and is not "

@@ -9,21 +9,10 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
+from bench.data.events import histories
+from bench.data.read import find_rows, read_columns, reject
 from bench.data.source import Download
-from bench.datasets.kuairand import (
-    PROFILE,
-    by_hour,
-    china_day,
-    find_rows,
-    first_wanted,
-    histories,
-    interest,
-    profiles,
-    read_table,
-    reject,
-    sentence,
-    told,
-)
+from bench.data.video import PROFILE, by_hour, china_day, first_wanted, interest, profiles, sentence, told
 from bench.errors import BenchError
 
 BIG, SMALL = "big_matrix.csv", "small_matrix.csv"
@@ -53,6 +42,7 @@ class KuaiRec(Dataset):
 
     version = 1
     domain = "video"
+    sizes = {"": "7,176 users, 12.5M + 4.7M rows"}
     about = (
         "12,530,806 views of 10,728 videos by 7,176 users of Kuaishou, and 4,676,570 views by 1,411 of them, 99.6% of "
         "all their pairs with 3,327 videos. Every row is a view; negatives are videos not watched to the end. All "
@@ -111,7 +101,7 @@ class KuaiRec(Dataset):
         groups = views.group_by("group", maintain_order=True).agg(pl.col("user").first(), pl.col("time").min())
         wanted = first_wanted(views.filter(finished), items)
         return Tables(
-            groups=groups.with_columns(histories(big.filter(finished), groups, self.history)).join(
+            groups=groups.hstack(histories(big.filter(finished), groups, self.history)).join(
                 wanted, on="group", how="left", maintain_order="left"
             ),
             rows=views.select(
@@ -130,7 +120,7 @@ class KuaiRec(Dataset):
 def _matrix(path: Path) -> pl.DataFrame:
     """user, item, lasts (ms), ratio, time (ms) of one matrix, without duplicates and rows without a time."""
     columns = {"user_id": pl.Int64, "video_id": pl.Int64, "video_duration": pl.Int64, "watch_ratio": pl.Float64}
-    table = read_table(path, {**columns, "timestamp": pl.String})
+    table = read_columns(path, {**columns, "timestamp": pl.String})
     seconds = pl.col("timestamp").cast(pl.Float64, strict=False)
     wrong = pl.col("timestamp").is_not_null() & ~(seconds.is_finite() & (seconds >= 0)).fill_null(False)
     reject(table, path, "timestamp", wrong, "is not a number of seconds")
@@ -150,7 +140,7 @@ def _matrix(path: Path) -> pl.DataFrame:
 def _items(raw: Mapping[str, Path], views: pl.DataFrame) -> pl.DataFrame:
     """The item table of the videos in the views."""
     videos = views.group_by("item").agg(pl.col("lasts").min()).sort("item")
-    tags = read_table(raw[TAGS], {"video_id": pl.Int64, "feat": pl.String})
+    tags = read_columns(raw[TAGS], {"video_id": pl.Int64, "feat": pl.String})
     reject(tags, raw[TAGS], "video_id", ~pl.col("video_id").is_first_distinct(), "appears twice")
     columns = ("manual_cover_text", "caption", "topic_tag", "first_level_category_name")
     texts = find_rows(raw[TEXTS], "video_id", videos["item"], columns)

@@ -11,9 +11,11 @@ import numpy as np
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
+from bench.data.events import histories
+from bench.data.read import read_columns, reject
 from bench.data.sampling import popular_negatives
 from bench.data.source import Local
-from bench.datasets.kuairand import first_wanted, histories, interest, read_table, reject
+from bench.data.video import first_wanted, interest
 from bench.errors import BenchError
 
 NEGATIVES = 4
@@ -42,6 +44,7 @@ class MicroLens(Dataset):
 
     version = 1
     domain = "video"
+    sizes = {"50k": "50,000 users", "100k": "100,000 users"}
     licence = "not stated: published for research without a licence file; the publisher asks not to redistribute it"
     citation = (
         "Yongxin Ni, Yu Cheng, Xiangyan Liu, Junchen Fu, Youhua Li, Xiangnan He, Yongfeng Zhang, and Fajie Yuan. 2023. "
@@ -116,13 +119,13 @@ class MicroLens(Dataset):
         negatives = popular_negatives(user, item, comments["time"].to_numpy(), NEGATIVES, rng)
         kept = np.flatnonzero(negatives[:, 0] >= 0)
         shown: np.ndarray = numbers[np.sort(np.column_stack([item[kept], negatives[kept]]), axis=1)]
-        groups = comments.with_columns(histories(comments, comments, self.history))[kept]
+        groups = comments.hstack(histories(comments, comments, self.history))[kept]
         return groups.with_row_index("group").cast({"group": pl.Int64}), shown
 
 
 def _comments(path: Path) -> pl.DataFrame:
     """user, item, time (ms) of the first comment of each user on each video, in time order."""
-    table = read_table(path, dict.fromkeys(("user", "item", "timestamp"), pl.Int64))
+    table = read_columns(path, dict.fromkeys(("user", "item", "timestamp"), pl.Int64))
     table = table.select("user", "item", time="timestamp").sort("time", "user", "item")
     first = table.unique(["user", "item"], keep="first", maintain_order=True)
     log.info("%s: left out %d later comments on the same video", path, table.height - first.height)
@@ -131,7 +134,7 @@ def _comments(path: Path) -> pl.DataFrame:
 
 def _with_header(path: Path) -> pl.DataFrame:
     """item, text of a comma-separated file with a header."""
-    table = read_table(path, {"item": pl.Int64, "title": pl.String})
+    table = read_columns(path, {"item": pl.Int64, "title": pl.String})
     reject(table, path, "item", ~pl.col("item").is_first_distinct(), "appears twice")
     return table.select("item", text=_clean("title"))
 

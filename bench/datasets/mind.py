@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.source import Download, Local
+from bench.data.source import Download, Local, Together
 from bench.errors import BenchError
 
 PARTS = ("train", "dev")
@@ -44,33 +43,6 @@ def _midnight(date: str) -> int:
     return int(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp())
 
 
-@dataclass(frozen=True)
-class Together:
-    """Archives that are all needed: one source, as those of ``bench.data.source`` are."""
-
-    parts: tuple[Download, ...]
-
-    @property
-    def label(self) -> str:
-        """The addresses of the parts."""
-        return " and ".join(part.label for part in self.parts)
-
-    @property
-    def digest(self) -> str:
-        """The checksums of the parts."""
-        return " ".join(part.digest for part in self.parts)
-
-    @property
-    def published(self) -> dict[str, str]:
-        """Raw name -> path as published."""
-        return {name: path for part in self.parts for name, path in part.published.items()}
-
-    def deliver(self, folder: Path) -> None:
-        """Puts the files into a folder under their raw names. Raises BenchError if that fails."""
-        for part in self.parts:
-            part.deliver(folder)
-
-
 class Mind(Dataset):
     """One group for each impression, one row for each news in it, in the order of the log (shuffled by the publisher).
 
@@ -89,6 +61,7 @@ class Mind(Dataset):
 
     version = 1
     domain = "news"
+    sizes = {"small": "50k users, 230k impressions", "large": "1M users, 15M impressions"}
     about = (
         "Impressions of Microsoft News, 9 to 15 November 2019; a row is a news item shown, clicked or not. The small "
         "variant has 50,000 users, the large one all of the million. The hidden test part of the large one has no "

@@ -37,6 +37,7 @@ class MMoESynthetic(Dataset):
     """
 
     domain = "synthetic"
+    sizes = {"": "12,000 rows (knob rows)"}
     about = (
         "Simulated by this project from the equations of the MMoE paper; nothing to download. Every row is one input "
         "vector with two noisy labels. There are no users, items or candidates. The knob correlation is the cosine "

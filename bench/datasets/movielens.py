@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import os
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
 
 from bench.api import Field, Tables, Task
+from bench.data.read import read_lines, read_table, reject
 from bench.data.source import Download
-from bench.datasets.movielens_100k import GENRES, RATING_COLUMNS, MovieLens100K, _items, _log, _read, _reject, _users
+from bench.data.thin import Thinned
+from bench.datasets.movielens_100k import GENRES, RATING_COLUMNS, MovieLens100K, _items, _log, _users
 from bench.errors import BenchError
 
 # Of the archives as published by GroupLens.
@@ -30,21 +29,6 @@ COUNTS = {  # 1m and 25m: [from memory]
 PROFILE = ("age", "gender", "occupation")  # of users; 1m only
 RENAMED = {"Children": "Children's", "(no genres listed)": "unknown"}  # later names of genres of MovieLens-100K
 
-Columns = Mapping[str, type[pl.DataType]]
-PATTERNS: dict[type[pl.DataType] | None, tuple[str, str]] = {
-    pl.Int64: (r"[-+]?\d+", "a whole number"),
-    pl.Float64: (r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?", "a number"),
-}
-
-
-class Thinned:
-    """A data set of which a share of the users can be taken: the knob ``one_in``, one user in so many."""
-
-    def __init__(self, *, one_in: int = 1) -> None:
-        if one_in < 1:
-            raise BenchError(f"one_in must be at least 1, got {one_in}")
-        self.one_in = one_in
-
 
 class MovieLens(Thinned, MovieLens100K):
     """Groups, negatives, histories and labels as in ``movielens-100k``; see there.
@@ -60,6 +44,7 @@ class MovieLens(Thinned, MovieLens100K):
 
     version = 1
     domain = "video"
+    sizes = {"1m": "1M ratings", "25m": "25M ratings", "32m": "32,000,204 ratings"}
     licence = "research use; no redistribution without permission (GroupLens)"
     variants: ClassVar[tuple[str, ...]] = ("1m", "25m", "32m")
     forbidden = ("rating", "timestamp")
@@ -110,16 +95,19 @@ class MovieLens(Thinned, MovieLens100K):
     def build(self, raw: Mapping[str, Path]) -> Tables:
         """Standard tables from ``ratings``, ``movies`` and, for 1m, ``users``. Raises BenchError with file and line."""
         if self.variant == "1m":
-            films = _read(raw["movies.dat"], "::", "latin-1", ("item_id", "title", "genres"))
-            items = _items(self._ordered_genres(films))
+            path = raw["movies.dat"]
+            films = read_lines(path, "::", "latin-1", ("item_id", "title", "genres"))
+            items = _items(self._ordered_genres(films, path), path)
             columns = ("user_id", "gender", "age", "occupation", "zip_code")
-            users = _users(_read(raw["users.dat"], "::", "latin-1", columns))
-            log = _log(_read(raw["ratings.dat"], "::", "latin-1", RATING_COLUMNS), items, users)
+            users = _users(read_lines(raw["users.dat"], "::", "latin-1", columns), raw["users.dat"])
+            ratings = read_lines(raw["ratings.dat"], "::", "latin-1", RATING_COLUMNS)
+            log = _log(ratings, raw["ratings.dat"], items, users)
             log = log.filter(pl.col("user") % self.one_in == 0)
         else:
-            films = read_table(raw["movies.csv"], dict.fromkeys(("movieId", "title", "genres"), pl.String))
-            films = films.rename({"movieId": "item_id"}).with_columns(path=pl.lit(str(raw["movies.csv"])))
-            items = _items(self._ordered_genres(films))
+            path = raw["movies.csv"]
+            films = read_table(path, dict.fromkeys(("movieId", "title", "genres"), pl.String))
+            films = films.rename({"movieId": "item_id"})
+            items = _items(self._ordered_genres(films, path), path)
             log = self._ratings(raw["ratings.csv"], items)
             users = log.select("user").unique().sort("user")
         # From 1 on (rating - 1) / 4 is in [0, 1]; half a star is no more a like than one.
@@ -129,11 +117,11 @@ class MovieLens(Thinned, MovieLens100K):
             raise BenchError(f"{next(iter(raw.values()))}: too few ratings; none has four other films before it")
         return Tables(groups=groups, rows=rows, items=items, users=users)
 
-    def _ordered_genres(self, films: pl.DataFrame) -> pl.DataFrame:
+    def _ordered_genres(self, films: pl.DataFrame, path: Path) -> pl.DataFrame:
         """The film table with ``genres`` as a list in the order of ``self.genres``."""
         given = pl.col("genres").str.split("|").list.eval(pl.element().replace(RENAMED))
         known = list(self.genres)
-        _reject(films, "genres", given.list.set_difference(known).list.len() > 0, "names an unknown genre")
+        reject(films, path, "genres", given.list.set_difference(known).list.len() > 0, "names an unknown genre")
         flagged = [pl.when(given.list.contains(g)).then(pl.lit(g)) for g in known]
         return films.with_columns(genres=pl.concat_list(flagged).list.drop_nulls())
 
@@ -148,103 +136,3 @@ class MovieLens(Thinned, MovieLens100K):
         reject(log, path, "movieId", ~pl.col("movieId").is_in(items["item"].implode()), "is not in movies.csv")
         reject(log, path, "movieId", ~pair.is_first_distinct(), "is rated twice by its user")
         return log.select("rating", user="userId", item="movieId", time="timestamp")
-
-
-def read_table(
-    path: Path,
-    columns: Columns,
-    *,
-    separator: str = ",",
-    header: bool = True,
-    optional: Collection[str] = (),
-    keep: pl.Expr | None = None,
-    ended: bool = True,
-) -> pl.DataFrame:
-    """The named columns of a delimited UTF-8 text file, typed, and the number of each ``line``.
-
-    header: whether the first line names the columns; else ``columns`` are all, in order. optional: columns that may be
-    empty. keep: rows for which it is false are dropped while the file is read, so that they take no memory. ended:
-    whether the publisher ended the last line, so that a file that ends otherwise has been cut off. Raises BenchError
-    naming the line of the first value that is missing or of another type.
-    """
-    try:
-        with path.open("rb") as file:
-            file.seek(-min(1, path.stat().st_size), os.SEEK_END)
-            last = file.read()
-    except OSError as error:
-        raise BenchError(f"{path}: cannot be read ({error.strerror})") from error
-    names = _names(path, columns, separator) if header else list(columns)
-    schema = {name: columns.get(name, pl.String) for name in names}
-    lines = pl.scan_csv(
-        path,
-        separator=separator,
-        has_header=header,
-        schema=schema,
-        row_index_name="line",
-        row_index_offset=1 + header,
-        glob=False,
-    ).select("line", *columns)
-    if keep is not None:
-        lines = lines.filter(keep | keep.is_null())  # null: what decides is missing, which is an error
-    required = [name for name in columns if name not in optional]
-    try:
-        table = lines.collect(engine="streaming")
-        reason = "values are missing" if any(table[name].has_nulls() for name in required) else ""
-    except pl.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0]
-    if reason:
-        _blame(path, {name: columns.get(name) for name in names}, required, separator, header)
-        raise BenchError(f"{path}: cannot be read ({reason}); fetch it again")
-    if table.is_empty():
-        raise BenchError(f"{path}: holds no rows to use; fetch it again")
-    if ended and last != b"\n":
-        raise BenchError(f"{path}: ends in the middle of a line; fetch it again")
-    return table
-
-
-def reject(table: pl.DataFrame, path: Path, column: str, bad: pl.Expr, why: str) -> None:
-    """Raises BenchError for the first row of a table with line numbers for which ``bad`` holds."""
-    wrong = table.filter(bad)
-    if wrong.height:
-        raise BenchError(f"{path}, line {wrong['line'][0]}: {column} '{wrong[column][0]}' {why}; fetch the file again")
-
-
-def _names(path: Path, columns: Columns, separator: str) -> list[str]:
-    """The header's column names. Raises BenchError if one of ``columns`` is not there."""
-    names = next(_lines(path, separator), (1, []))[1]
-    for column in columns:
-        if column not in names:
-            raise BenchError(f"{path}, line 1: no column '{column}'; found {', '.join(names)[:200] or 'an empty file'}")
-    return names
-
-
-def _blame(
-    path: Path,
-    columns: Mapping[str, type[pl.DataType] | None],
-    required: Collection[str],
-    separator: str,
-    header: bool,
-) -> None:
-    """Raises BenchError for the first line that does not fit, found the slow way. ``columns``: all; None: not read."""
-    for number, cells in _lines(path, separator):
-        if number == 1 and header:
-            continue
-        if len(cells) != len(columns):
-            raise BenchError(
-                f"{path}, line {number}: {len(cells)} columns instead of {len(columns)}; fetch the file again"
-            )
-        for (name, dtype), cell in zip(columns.items(), cells, strict=True):
-            pattern, wanted = PATTERNS.get(dtype, ("(?s).+", "text"))
-            if (cell or name in required) and dtype is not None and not re.fullmatch(pattern, cell.strip(" ")):
-                raise BenchError(f"{path}, line {number}: {name} {cell[:80]!r} is not {wanted}; fetch the file again")
-
-
-def _lines(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and cells of a text file."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=separator)
-            for cells in reader:
-                yield reader.line_num, cells
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BenchError(f"{path}: cannot be read as UTF-8 text ({error}); fetch it again") from error

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
+from bench.data.read import read_lines, reject, whole
 from bench.data.sampling import popular_negatives
 from bench.data.source import Download, Package
 from bench.errors import BenchError
@@ -42,6 +43,7 @@ class MovieLens100K(Dataset):
 
     version = 1
     domain = "video"
+    sizes = {"": "100,000 ratings"}
     about = (
         "100,000 ratings of 1,682 films by 943 users, September 1997 to April 1998. Each rating counts as a watched "
         "film, shown beside four films not rated so far, drawn by popularity so far (to the power 0.75). 16 ratings at "
@@ -90,19 +92,22 @@ class MovieLens100K(Dataset):
 
         Raises BenchError with file and line number for truncated or malformed files.
         """
-        if "u.data" in raw:
-            ratings = _read(raw["u.data"], "\t", "utf-8", RATING_COLUMNS)
-            users = _read(raw["u.user"], "|", "utf-8", USER_COLUMNS)
-            films = _official_films(raw["u.item"])
+        official = "u.data" in raw
+        names = ("u.data", "u.user", "u.item") if official else ("ml-100k.inter", "ml-100k.user", "ml-100k.item")
+        log_file, user_file, item_file = (raw[name] for name in names)
+        if official:
+            ratings = read_lines(log_file, "\t", "utf-8", RATING_COLUMNS)
+            users = read_lines(user_file, "|", "utf-8", USER_COLUMNS)
+            films = _official_films(item_file)
         else:
-            ratings = _read(raw["ml-100k.inter"], "\t", "utf-8", RATING_COLUMNS, header=True)
-            users = _read(raw["ml-100k.user"], "\t", "utf-8", USER_COLUMNS, header=True)
-            films = _recbole_films(raw["ml-100k.item"])
-        items, people = _items(films), _users(users)
-        log = _log(ratings, items, people).sort("time", "user", "item")
+            ratings = read_lines(log_file, "\t", "utf-8", RATING_COLUMNS, header=True)
+            users = read_lines(user_file, "\t", "utf-8", USER_COLUMNS, header=True)
+            films = _recbole_films(item_file)
+        items, people = _items(films, item_file), _users(users, user_file)
+        log = _log(ratings, log_file, items, people).sort("time", "user", "item")
         groups, rows = self._impressions(log, items)
         if groups.is_empty():
-            raise BenchError(f"{ratings['path'][0]}: too few ratings; none has four other films before it")
+            raise BenchError(f"{log_file}: too few ratings; none has four other films before it")
         return Tables(groups=groups, rows=rows, items=items, users=people)
 
     def _impressions(self, log: pl.DataFrame, items: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -141,74 +146,32 @@ def _histories(log: pl.DataFrame, length: int) -> list[pl.Series]:
     return [pl.Series("history", lists, dtype=pl.List(pl.Int64)), last.replace(-1, None)]
 
 
-def _read(path: Path, separator: str, encoding: str, columns: tuple[str, ...], header: bool = False) -> pl.DataFrame:
-    """A text table as strings, with line numbers. With a header (``name:type``), columns are found by name."""
-    try:
-        lines = path.read_bytes().decode(encoding).replace("\r\n", "\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchError(f"{path}: cannot be read as {encoding} text ({error})") from error
-    if lines.pop():
-        raise BenchError(f"{path}, line {len(lines) + 1}: the file ends in the middle of a line; fetch it again")
-    names, first = list(columns), 1
-    if header:
-        names, first = [name.split(":")[0] for name in lines.pop(0).split(separator)] if lines else [], 2
-        for column in columns:
-            if column not in names:
-                raise BenchError(f"{path}, line 1: no column '{column}'; found {', '.join(names) or 'an empty file'}")
-    if not lines:
-        raise BenchError(f"{path}: holds no rows; fetch it again")
-    cells = [line.split(separator) for line in lines]
-    for number, row in enumerate(cells, first):
-        if len(row) != len(names):
-            raise BenchError(f"{path}, line {number}: {len(row)} columns instead of {len(names)}; fetch the file again")
-    table = pl.DataFrame(cells, schema=dict.fromkeys(names, pl.String), orient="row").select(columns)
-    return table.with_columns(line=first + pl.int_range(pl.len()), path=pl.lit(str(path)))
-
-
-def _reject(table: pl.DataFrame, column: str, bad: pl.Expr, why: str) -> None:
-    """Raises BenchError for the first line where ``bad`` holds."""
-    wrong = table.filter(bad)
-    if wrong.height:
-        path, line, value = wrong.select("path", "line", column).row(0)
-        raise BenchError(f"{path}, line {line}: {column} '{value}' {why}; fetch the file again")
-
-
-def _whole(table: pl.DataFrame, low: int, high: int | None, *columns: str) -> pl.DataFrame:
-    """The table with columns as whole numbers from ``low`` to ``high``."""
-    for column in columns:
-        number = pl.col(column).cast(pl.Int64, strict=False)
-        fits = number.is_between(low, high) if high is not None else number >= low
-        span = f"from {low} to {high}" if high is not None else f"of at least {low}"
-        _reject(table, column, ~fits.fill_null(False), f"is not a whole number {span}")
-    return table.with_columns(pl.col(columns).cast(pl.Int64))
-
-
 def _official_films(path: Path) -> pl.DataFrame:
     """item_id, title ("Name (year)"), genres of ``u.item``, which marks genres by 19 flags."""
-    table = _read(path, "|", "latin-1", ITEM_COLUMNS)
+    table = read_lines(path, "|", "latin-1", ITEM_COLUMNS)
     for genre in GENRES:
-        _reject(table, genre, ~pl.col(genre).is_in(["0", "1"]), "is not 0 or 1")
+        reject(table, path, genre, ~pl.col(genre).is_in(["0", "1"]), "is not 0 or 1")
     flagged = [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in GENRES]
-    return table.select("item_id", "title", "line", "path", genres=pl.concat_list(flagged).list.drop_nulls())
+    return table.select("item_id", "title", "line", genres=pl.concat_list(flagged).list.drop_nulls())
 
 
 def _recbole_films(path: Path) -> pl.DataFrame:
     """The same from RecBole's copy, which cut titles at their last bracket and misspells "unknown"."""
-    table = _read(path, "\t", "utf-8", RECBOLE_ITEM_COLUMNS, header=True)
+    table = read_lines(path, "\t", "utf-8", RECBOLE_ITEM_COLUMNS, header=True)
     given = pl.col("class").str.split(" ").list.filter(pl.element() != "")
-    _reject(table, "class", given.list.set_difference(list(GENRES)).list.len() > 0, "names an unknown genre")
+    reject(table, path, "class", given.list.set_difference(list(GENRES)).list.len() > 0, "names an unknown genre")
     title = pl.format("{} ({})", "movie_title", "release_year")
     return table.select(
-        "item_id", "line", "path",
+        "item_id", "line",
         title=pl.when(pl.col("release_year") == "unkonwn").then(pl.lit("unknown")).otherwise(title),
         genres=pl.concat_list(pl.when(given.list.contains(g)).then(pl.lit(g)) for g in GENRES).list.drop_nulls(),
     )  # fmt: skip
 
 
-def _items(films: pl.DataFrame) -> pl.DataFrame:
+def _items(films: pl.DataFrame, path: Path) -> pl.DataFrame:
     """The item table."""
-    films = _whole(films, 1, None, "item_id")
-    _reject(films, "item_id", pl.col("item_id").is_duplicated(), "appears twice")
+    films = whole(films, path, 1, None, "item_id")
+    reject(films, path, "item_id", pl.col("item_id").is_duplicated(), "appears twice")
     genres = pl.when(pl.col("genres").list.len() > 0).then("genres").otherwise(pl.lit([GENRES[0]]))
     title = pl.col("title").str.replace_all(r"\s+", " ").str.strip_chars()
     parts = r"^(.*\S) ?\((\d{4})\)(?: \(V\))?$"  # (V): made for video
@@ -225,19 +188,19 @@ def _items(films: pl.DataFrame) -> pl.DataFrame:
     ).sort("item")
 
 
-def _users(table: pl.DataFrame) -> pl.DataFrame:
+def _users(table: pl.DataFrame, path: Path) -> pl.DataFrame:
     """The user table."""
-    table = _whole(_whole(table, 1, None, "user_id"), 0, 150, "age")
-    _reject(table, "user_id", pl.col("user_id").is_duplicated(), "appears twice")
+    table = whole(whole(table, path, 1, None, "user_id"), path, 0, 150, "age")
+    reject(table, path, "user_id", pl.col("user_id").is_duplicated(), "appears twice")
     place = np.searchsorted([18, 25, 35, 45, 50, 56], table["age"].to_numpy(), side="right")
     band = pl.Series("age", np.array(AGE_BANDS)[place])
     return table.select(pl.col("user_id").alias("user"), band, "gender", "occupation").sort("user")
 
 
-def _log(table: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
+def _log(table: pl.DataFrame, path: Path, items: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
     """user, item, rating, time (Unix seconds) of every rating, checked against the other two files."""
-    table = _whole(_whole(table, 1, 5, "rating"), 1, None, "user_id", "item_id", "timestamp")
-    _reject(table, "user_id", ~pl.col("user_id").is_in(users["user"].implode()), "is not in the user file")
-    _reject(table, "item_id", ~pl.col("item_id").is_in(items["item"].implode()), "is not in the item file")
-    _reject(table, "item_id", ~pl.struct("user_id", "item_id").is_first_distinct(), "is rated twice by its user")
+    table = whole(whole(table, path, 1, 5, "rating"), path, 1, None, "user_id", "item_id", "timestamp")
+    reject(table, path, "user_id", ~pl.col("user_id").is_in(users["user"].implode()), "is not in the user file")
+    reject(table, path, "item_id", ~pl.col("item_id").is_in(items["item"].implode()), "is not in the item file")
+    reject(table, path, "item_id", ~pl.struct("user_id", "item_id").is_first_distinct(), "is rated twice by its user")
     return table.select("rating", user="user_id", item="item_id", time="timestamp")

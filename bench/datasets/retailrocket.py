@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
+from bench.data.events import around, histories
+from bench.data.read import read_table, reject
+from bench.data.sampling import beside_others
 from bench.data.source import Local
-from bench.datasets.amazon_2023 import beside_others, histories
-from bench.datasets.movielens import read_table, reject
-from bench.datasets.yambda import around
 from bench.errors import BenchError
 
 HORIZON = 86_400_000  # ms after a view in which a cart or a purchase counts: a day
@@ -41,6 +41,7 @@ class Retailrocket(Dataset):
 
     version = 1
     domain = "e-commerce"
+    sizes = {"": "2,756,101 events"}
     about = (
         "Views of items in a web shop, May to September 2015, and the carts and purchases that followed within a day. "
         "The log shows no impressions: each viewed item stands beside four not viewed so far, drawn by popularity so "

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
+from bench.data.events import around, histories
+from bench.data.read import read_table, reject
 from bench.data.source import Local
-from bench.datasets.amazon_2023 import histories
-from bench.datasets.movielens import Thinned, read_table, reject
-from bench.datasets.yambda import around
+from bench.data.thin import Thinned
 from bench.errors import BenchError
 
 HOUR, DAY = 3600, 86_400
 FIRST = 1_511_539_200  # 2017-11-25 00:00 in China, where the log was made
 END = FIRST + 9 * DAY  # 2017-12-04 00:00
+SLICE = 128 << 20  # bytes of the file, about, whose users are worked on at a time
 GAP = 1800  # seconds without a view that end a visit
 HORIZON = 6 * HOUR  # after a view, in which a cart, favourite or purchase counts
 COLUMNS = {"user": pl.Int64, "item": pl.Int64, "category": pl.Int64, "behavior": pl.String, "time": pl.Int64}
@@ -45,6 +47,7 @@ class TaobaoUserBehavior(Thinned, Dataset):
 
     version = 1
     domain = "e-commerce"
+    sizes = {"": "about 100M events"}
     about = (
         "Visits of Taobao users, 25 November to 3 December 2017, one user in one_in of about a million. Rows are items "
         "whose page was viewed: negatives are viewed items that nothing followed, none is sampled, and items never "
@@ -88,44 +91,65 @@ class TaobaoUserBehavior(Thinned, Dataset):
     def build(self, raw: Mapping[str, Path]) -> Tables:
         """Standard tables from ``UserBehavior.csv``. Raises BenchError naming file and line on bad input."""
         path = raw["UserBehavior.csv"]
-        events = _events(path, self.one_in)
-        views = events.filter(pl.col("behavior") == "pv").sort("user", "time", "item")
-        other = (pl.col("user").diff() != 0) | (pl.col("time").diff() > GAP)
-        views = views.with_columns(group=other.fill_null(False).cum_sum().cast(pl.Int64))
-        groups = views.group_by("group", maintain_order=True).agg(
-            pl.col("user").first(), pl.col("time").first(), known=pl.col("time").last() + HORIZON
-        )
-        groups = groups.filter(pl.col("known") <= END)
-        if groups.is_empty():
+        slices = max(1, math.ceil(path.stat().st_size / self.one_in / SLICE))
+        groups, rows, viewed, first = [], [], [], []
+        visits = 0
+        for number in range(slices):
+            events = _events(
+                path, (pl.col("user") % self.one_in == 0) & (pl.col("user") // self.one_in % slices == number)
+            )
+            part, its_rows = _visits(events, self.history)
+            groups.append(part.with_columns(pl.col("group") + visits))
+            rows.append(its_rows.with_columns(pl.col("group") + visits))
+            visits += part.height and part["group"].item(-1) + 1
+            viewed.append(events.filter(pl.col("behavior") == "pv").select("item").unique())
+            first.append(_first(events))
+        groups_table = pl.concat(groups)
+        if groups_table.is_empty():
             raise BenchError(f"{path}: no visit of the users kept; lower one_in ({self.one_in})")
-        views = views.unique(["group", "item"], keep="first", maintain_order=True).select(
-            "group", "user", "item", "time"
-        )
-        groups = groups.hstack(histories(views, groups, self.history))
-        rows = views.join(groups.select("group"), on="group", how="semi", maintain_order="left")
-        rows = rows.with_columns(known=pl.col("time") + HORIZON)
-        rows = rows.with_columns(
-            around(rows, events.filter(pl.col("behavior") == name))["within"].cast(pl.Int8).alias(name)
-            for name in BEHAVIORS[1:]
-        )
-        rows = rows.select(
-            "group",
-            "item",
-            *BEHAVIORS[1:],
-            rec="buy",
-            buy_given_cart=pl.when(pl.col("cart") == 1).then("buy"),
-            rank=pl.max_horizontal("buy", pl.max_horizontal("cart", "fav") / 2).cast(pl.Float32),
-        ).sort("group", "item")
-        first = events.sort("time", "line").unique("item", keep="first", maintain_order=True)
-        items = views.select("item").unique().join(first.select("item", "category"), on="item").sort("item")
-        items = items.with_columns(text=pl.lit(None, pl.String))
-        return Tables(groups, rows, items, groups.select("user").unique().sort("user"))
+        items = pl.concat(viewed).unique().join(_first(pl.concat(first)), on="item").sort("item")
+        items = items.select("item", "category", text=pl.lit(None, pl.String))
+        return Tables(groups_table, pl.concat(rows), items, groups_table.select("user").unique().sort("user"))
 
 
-def _events(path: Path, one_in: int) -> pl.DataFrame:
+def _visits(events: pl.DataFrame, history: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The groups (numbered from 0) and rows of some users, from all their events."""
+    views = events.filter(pl.col("behavior") == "pv").sort("user", "time", "item")
+    other = (pl.col("user").diff() != 0) | (pl.col("time").diff() > GAP)
+    views = views.with_columns(group=other.fill_null(False).cum_sum().cast(pl.Int64))
+    groups = views.group_by("group", maintain_order=True).agg(
+        pl.col("user").first(), pl.col("time").first(), known=pl.col("time").last() + HORIZON
+    )
+    groups = groups.filter(pl.col("known") <= END)
+    views = views.unique(["group", "item"], keep="first", maintain_order=True).select("group", "user", "item", "time")
+    groups = groups.hstack(histories(views, groups, history))
+    rows = views.join(groups.select("group"), on="group", how="semi", maintain_order="left")
+    rows = rows.with_columns(known=pl.col("time") + HORIZON)
+    rows = rows.with_columns(
+        around(rows, events.filter(pl.col("behavior") == name))["within"].cast(pl.Int8).alias(name)
+        for name in BEHAVIORS[1:]
+    )
+    rows = rows.select(
+        "group",
+        "item",
+        *BEHAVIORS[1:],
+        rec="buy",
+        buy_given_cart=pl.when(pl.col("cart") == 1).then("buy"),
+        rank=pl.max_horizontal("buy", pl.max_horizontal("cart", "fav") / 2).cast(pl.Float32),
+    ).sort("group", "item")
+    return groups, rows
+
+
+def _first(events: pl.DataFrame) -> pl.DataFrame:
+    """item, category, time, line of the first event of each item."""
+    first = events.select("item", "category", "time", "line").sort("time", "line")
+    return first.unique("item", keep="first", maintain_order=True)
+
+
+def _events(path: Path, keep: pl.Expr) -> pl.DataFrame:
     """The lines of the users kept, within the published days."""
     # The last line may lack its end [from memory: not known]; one that is cut off has a time outside the days.
-    table = read_table(path, COLUMNS, header=False, keep=pl.col("user") % one_in == 0, ended=False)
+    table = read_table(path, COLUMNS, header=False, keep=keep, ended=False)
     reject(table, path, "behavior", ~pl.col("behavior").is_in(BEHAVIORS), f"is not one of {', '.join(BEHAVIORS)}")
     inside = table.filter(pl.col("time").is_between(FIRST, END, closed="left"))
     log.info("%s: %d of %d events are outside the nine days", path, table.height - inside.height, table.height)

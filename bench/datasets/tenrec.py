@@ -9,8 +9,10 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
+from bench.data.events import histories
+from bench.data.read import parse_table, readable, scan_table
 from bench.data.source import Local
-from bench.datasets.kuairand import histories, parse_table, readable, scan_table
+from bench.data.thin import Thinned
 from bench.errors import BenchError
 
 WINDOW = 10  # rows of a group
@@ -27,7 +29,7 @@ HOW = (
 )
 
 
-class Tenrec(Dataset):
+class Tenrec(Thinned, Dataset):
     """One group for ten rows of a user that follow one another (fewer at the user's end), from one of two files.
 
     There is no time and no request id. The order of lines is all there is, and it orders the rows of one user only:
@@ -51,6 +53,7 @@ class Tenrec(Dataset):
 
     version = 1
     domain = "video"
+    sizes = {"qkvideo": "1M users"}
     about = (
         "Exposures of videos in the app QK, every row with click, like, follow and share and how often the user viewed "
         "it; negatives are what was shown and not clicked. ctr_data_1M.csv: 120 million rows of one million users, the "
@@ -85,11 +88,6 @@ class Tenrec(Dataset):
     variants: ClassVar[tuple[str, ...]] = ("qkvideo",)
     sources = (Local({CTR: CTR}, HOW), Local({WHOLE: WHOLE}, HOW))
 
-    def __init__(self, *, one_in: int = 1) -> None:
-        if one_in < 1:
-            raise BenchError(f"one_in must be at least 1, got {one_in}")
-        self.one_in = one_in
-
     def build(self, raw: Mapping[str, Path]) -> Tables:
         """Standard tables from one of the two files. Raises BenchError naming file, line and column on bad input."""
         (name, path), *_ = raw.items()
@@ -98,18 +96,18 @@ class Tenrec(Dataset):
             raise BenchError(f"{path}: holds no rows of a user whose number {self.one_in} divides; fetch it again")
         log = _windows(log.rename({"user_id": "user", "item_id": "item"}))
         groups = log.group_by("group", maintain_order=True).agg(
-            pl.col("user", "window", "windows").first(), pl.col("row").min()
+            pl.col("user", "window", "windows").first(), pl.col("line").min()
         )
         if name == CTR:
             past = self._given(path, groups)
             groups = groups.with_columns(history=past, history_time=pl.lit(None, pl.Float64))
         else:
             clicked = log.filter("click").select("user", "item", time="window")
-            groups = groups.with_columns(histories(clicked, groups.select("user", time="window"), self.history))
+            groups = groups.hstack(histories(clicked, groups.select("user", time="window"), self.history))
             groups = groups.with_columns(pl.col("history_time") / pl.col("windows"))
         items = self._told(path, "item_id", "video_category").rename({"item_id": "item"})
         known = pl.concat([log["item"], groups["history"].explode(empty_as_null=False)]).unique().sort().to_frame()
-        rows = log.sort("group", "item", "row").select(
+        rows = log.sort("group", "item", "line").select(
             "group",
             "item",
             pl.col("click", "like", "follow", "share").cast(pl.Int8),
@@ -130,10 +128,10 @@ class Tenrec(Dataset):
 
     def _given(self, path: Path, groups: pl.DataFrame) -> pl.Series:
         """The history columns in the first row of each group, in group order."""
-        first = groups.lazy().select("group", "row")
+        first = groups.lazy().select("group", "line")
         columns = dict.fromkeys(HISTORY, pl.Int64)
-        found = parse_table(self._scan(path, *HISTORY).join(first, on="row", how="semi"), path, columns)
-        found = groups.select("row").join(found, on="row", how="left", maintain_order="left")
+        found = parse_table(self._scan(path, *HISTORY).join(first, on="line", how="semi"), path, columns)
+        found = groups.select("line").join(found, on="line", how="left", maintain_order="left")
         lists = pl.concat_list(HISTORY).list.eval(pl.element().filter(pl.element() > 0))
         return found.select(history=lists)["history"]
 
@@ -147,7 +145,7 @@ class Tenrec(Dataset):
 
 def _windows(log: pl.DataFrame) -> pl.DataFrame:
     """The log in user order, with ``window``, ``windows`` (of the user's rows, by tens) and ``group``."""
-    log = log.sort("user", "row").with_columns(
+    log = log.sort("user", "line").with_columns(
         window=pl.int_range(pl.len()).over("user") // WINDOW,
         windows=(pl.len().over("user").cast(pl.Int64) + WINDOW - 1) // WINDOW,
     )

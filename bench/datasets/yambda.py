@@ -9,10 +9,10 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
+from bench.data.events import around, histories
+from bench.data.read import Columns, read_parquet
 from bench.data.source import Local
-from bench.datasets.amazon_2023 import histories
-from bench.datasets.complete_journey import _read
-from bench.datasets.movielens import Thinned
+from bench.data.thin import Thinned
 from bench.errors import BenchError
 
 GAP = 1800  # seconds without a listen that end a session
@@ -21,7 +21,6 @@ PLAYED = 50  # per cent of a track from which a listen counts as Listen+; the pu
 DAY = 86_400
 TEST = 25_913_600  # start of the publisher's test day on the log's own clock [from memory]
 
-Columns = Mapping[str, type[pl.DataType]]
 REACTION: Columns = {"uid": pl.Int32, "item_id": pl.Int32, "timestamp": pl.Int32}
 COLUMNS: dict[str, Columns] = {
     "listens": {**REACTION, "is_organic": pl.Int8, "played_ratio_pct": pl.Int32, "track_length_seconds": pl.Int32},
@@ -48,6 +47,7 @@ class Yambda(Thinned, Dataset):
 
     version = 1
     domain = "music"
+    sizes = {"50m": "50M events"}
     about = (
         "Listening sessions of ten thousand users of Yandex Music over 300 days. Rows are the tracks that were "
         "played, chosen by the user (organic) or by a recommender, so that skips are the negatives and nothing is "
@@ -116,21 +116,9 @@ class Yambda(Thinned, Dataset):
 
     def _events(self, path: Path, columns: Columns) -> pl.DataFrame:
         """A file's events of the users kept: user, item, time and its other columns."""
-        table = _read(path, columns)
+        table = read_parquet(path, columns)
         for name in columns:
             if table[name].has_nulls():
                 raise BenchError(f"{path}: column '{name}' has missing values; fetch the file again")
         kept = table.filter(pl.col("uid") % self.one_in == 0)
         return kept.rename({"uid": "user", "item_id": "item", "timestamp": "time"})
-
-
-def around(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
-    """For each row (``user``, ``item``, ``time``, ``known``): whether events (``user``, ``item``, ``time``) of its user
-    and item came ``before`` its time, and whether some came ``within`` it and ``known``, both included."""
-    numbered = rows.select("user", "item", "time", "known").with_row_index("row")
-    found = numbered.join(events.rename({"time": "at"}), on=["user", "item"])
-    seen = found.group_by("row").agg(
-        before=(pl.col("at") < pl.col("time")).any(), within=pl.col("at").is_between("time", "known").any()
-    )
-    seen = numbered.select("row").join(seen, on="row", how="left", maintain_order="left")
-    return seen.select(pl.col("before", "within").fill_null(False))

@@ -1,0 +1,39 @@
+"""What a log of events says around a moment: histories before it, outcomes after it."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+
+def histories(log: pl.DataFrame, at: pl.DataFrame, length: int) -> pl.DataFrame:
+    """``history`` and ``history_time`` for each row of ``at`` (``user``, ``time``).
+
+    The items of the user's rows of ``log`` (``user``, ``item``, ``time``) strictly before that time, the last
+    ``length``, oldest first, those of one time in item order; and the time of the last, null if there is none.
+    """
+    log = log.select("user", "time", "item").sort("user", "time", "item")
+    # Both sides on common dense scales, so that a user and a time together fit into one number.
+    user, time = (pl.concat([log[c], at[c]]).rank("dense").to_numpy().astype(np.int64) for c in ("user", "time"))
+    moment = user * (len(time) + 1) + time
+    end = np.searchsorted(moment[: log.height], moment[log.height :])
+    start = np.maximum(np.searchsorted(user[: log.height], user[log.height :]), end - length)
+    offsets = np.concatenate([[0], np.cumsum(end - start)])
+    place = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], end - start)
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets), log["item"].gather(place).to_arrow())
+    last = np.append(log["time"].to_numpy(), 0)[end - 1]  # the 0 stands where there is none
+    found = pl.DataFrame({"history": pl.Series(values=lists), "history_time": last, "any": end > start})
+    return found.select("history", pl.when("any").then("history_time"))
+
+
+def around(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    """For each row (``user``, ``item``, ``time``, ``known``): whether events (``user``, ``item``, ``time``) of its user
+    and item came ``before`` its time, and whether some came ``within`` it and ``known``, both included."""
+    numbered = rows.select("user", "item", "time", "known").with_row_index("row")
+    found = numbered.join(events.rename({"time": "at"}), on=["user", "item"])
+    seen = found.group_by("row").agg(
+        before=(pl.col("at") < pl.col("time")).any(), within=pl.col("at").is_between("time", "known").any()
+    )
+    seen = numbered.select("row").join(seen, on="row", how="left", maintain_order="left")
+    return seen.select(pl.col("before", "within").fill_null(False))

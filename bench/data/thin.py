@@ -1,0 +1,14 @@
+"""Taking a share of the users of a large data set."""
+
+from __future__ import annotations
+
+from bench.errors import BenchError
+
+
+class Thinned:
+    """A data set of which a share of the users can be taken: the knob ``one_in``, one user in so many."""
+
+    def __init__(self, *, one_in: int = 1) -> None:
+        if one_in < 1:
+            raise BenchError(f"one_in must be at least 1, got {one_in}")
+        self.one_in = one_in
