@@ -126,7 +126,7 @@ def _order(dataset: Dataset, groups: pl.DataFrame, rows: pl.DataFrame) -> str:
     known = groups["known"] if "known" in groups.columns else groups["time"]
     part = assign(groups, groups["rows"].to_numpy(), dataset.split)
     for before, after in (("train", "valid"), ("valid", "test")):
-        if known.filter(part == before).max() > groups["time"].filter(part == after).min():  # type: ignore[operator]
+        if known.filter(part == before).to_numpy().max() > groups["time"].filter(part == after).to_numpy().min():
             return f"outcomes of the {before} part reach into the {after} part"
     return ""
 
