@@ -23,9 +23,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import settings
 
 from bench import cli, registry
 from bench.data.cache import root as user_cache
+
+# The same examples every time: a test that fails once must fail again.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 # The smallest simulated data that still has every label in every part.
 SMALL = ("--data", "users=60", "--data", "items=100", "--data", "groups=200")

@@ -354,10 +354,10 @@ def reordered(value: Any, rng: random.Random) -> Any:
 
 
 @pytest.mark.parametrize("render", [to_console, to_markdown, to_json])
-@given(rng=st.randoms(use_true_random=False))
-@settings(max_examples=15, deadline=None)
-def test_order_does_not_matter(render: Callable[[Board], str], rng: random.Random) -> None:
-    records = realistic()
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=15, deadline=None, derandomize=True)
+def test_order_does_not_matter(render: Callable[[Board], str], seed: int) -> None:
+    records, rng = realistic(), random.Random(seed)
     shuffled = [reordered(r, rng) for r in rng.sample(records, len(records))]
     assert render(board(iter(shuffled))) == render(board(records))
 
