@@ -12,6 +12,7 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
+from bench.data.read import read_parquet
 from bench.data.source import Local
 from bench.errors import BenchError
 
@@ -191,23 +192,10 @@ class EBNeRD(Dataset):
 
 
 def _read(path: Path, columns: Columns) -> pl.DataFrame:
-    """The named columns of a parquet file, as the types wanted."""
-    try:
-        found = pl.read_parquet_schema(path)
-        for name in columns:
-            if name not in found:
-                raise BenchError(f"{path}: no column '{name}'; found {', '.join(found)}")
-        table = pl.read_parquet(path, columns=list(columns))
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        raise BenchError(f"{path}: not a readable parquet file ({reason}); fetch it again") from error
+    """The named columns of a parquet file that holds rows, as the types wanted."""
+    table = read_parquet(path, columns)
     if table.is_empty():
         raise BenchError(f"{path}: holds no rows; fetch it again")
-    for name, dtype in columns.items():
-        try:
-            table = table.with_columns(pl.col(name).cast(dtype))
-        except pl.exceptions.PolarsError as error:
-            raise BenchError(f"{path}: column '{name}' is {found[name]}, not {dtype}; fetch the file again") from error
     return table
 
 
