@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from formats import ali_ccp as layout
 from polars.testing import assert_frame_equal
 
 from bench.api import Tables
-from bench.data import encode, source
+from bench.data import encode, prepare, source
+from bench.data.describe import verify
 from bench.datasets import ali_ccp
-from bench.datasets.ali_ccp import FILES, ITEM, PAIR, USER, AliCCP
+from bench.datasets.ali_ccp import EXTRACTED, FILES, ITEM, PAIR, USER, AliCCP
 from bench.errors import BenchError
 
+SAMPLE = Path(__file__).parents[2] / "shared/samples/ali_ccp_train_sample.csv"
 TABLES = ("groups", "rows", "items", "users")
 Lines = list[str]
 
@@ -246,3 +249,119 @@ def fails(folder: Path, *parts: str) -> None:
     assert "\n" not in str(caught.value)
     for part in parts:
         assert part in str(caught.value)
+
+
+def extracted(click: int, purchase: int, **codes: int) -> str:
+    """A line of an extracted file; fields that are not given have code 0."""
+    given = {name: str(codes.get(f"f{name}", 0)) for name in layout.SPARSE}
+    return ",".join([str(click), str(purchase), *given.values(), *["0.5"] * len(layout.DENSE)])
+
+
+def build_extracted(folder: Path) -> Tables:
+    return AliCCP().build(source.fetch(AliCCP.sources, folder / "into", folder))
+
+
+def write_extracted(folder: Path, parts: tuple[Lines, Lines, Lines], head: str = ",".join(layout.EXTRACTED)) -> None:
+    for name, lines in zip(EXTRACTED, parts, strict=True):
+        (folder / name).write_text("".join(f"{line}\n" for line in (head, *lines)), "utf-8")
+
+
+def test_extracted_files_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One group a row; code 0 is missing; an item is a distinct item, category, shop and brand."""
+    monkeypatch.setattr(ali_ccp, "RARE", -1)
+    train = [
+        extracted(1, 1, f101=4, f121=2, f205=9, f206=3, f301=1, f109_14=7),
+        extracted(0, 0, f101=4, f206=3, f508=6),
+        extracted(0, 1, f101=4, f206=3),  # bought without a click
+        extracted(1, 0, f129=8, f206=5),  # no user; the same item code, 0, in another category
+        extracted(0, 0, f101=6, f205=9, f206=3, f210=4),  # 210 is not among the 18 fields
+    ]
+    write_extracted(tmp_path, (train, [extracted(0, 0, f101=4, f206=3)], [extracted(1, 0, f101=5, f205=8)]))
+    tables = build_extracted(tmp_path)
+    assert tables.groups.select("group", "user", "time", "user_id", "profile", "geography").rows() == [
+        (0, 4, 0, 4, 2, None), (1, 4, 0, 4, None, None), (2, 0, 0, None, None, 8), (3, 6, 0, 6, None, None),
+        (4, 4, 1, 4, None, None), (5, 5, 2, 5, None, None),
+    ]  # fmt: skip
+    columns = ("group", "item", "click", "ctcvr", "cvr", "category_affinity", "shown_position")
+    assert tables.rows.select(columns).rows() == [
+        (0, 0, 1, 1, 1, None, 1), (1, 1, 0, 0, None, 6, None), (2, 2, 1, 0, 0, None, None),
+        (3, 0, 0, 0, None, None, None), (4, 1, 0, 0, None, None, None), (5, 3, 1, 0, 0, None, None),
+    ]  # fmt: skip
+    assert tables.items.rows() == [
+        (0, 9, 3, None, None, ""), (1, None, 3, None, None, ""), (2, None, 5, None, None, ""),
+        (3, 8, None, None, None, ""),
+    ]  # fmt: skip
+    assert tables.users["user"].to_list() == [0, 4, 5, 6]
+
+
+def test_extracted_files_make_a_data_set_without_leaks(tmp_path: Path) -> None:
+    layout.extracted(tmp_path)
+    data = prepare.load(prepare.prepare("ali-ccp", None, tmp_path))
+    assert [problem for _, problem in verify(AliCCP(), data) if problem] == []
+    assert {p: data.meta["parts"][p]["rows"] for p in ("train", "valid", "test")} == {
+        "train": 300, "valid": 100, "test": 100,
+    }  # fmt: skip
+    before = encode.encode(AliCCP(), build_extracted(tmp_path))
+    lines = [extracted(n % 2, 0, f101=77, f205=n % 30, f206=88, f508=9) for n in range(60)]
+    (tmp_path / EXTRACTED[2]).write_text("".join(f"{line}\n" for line in (",".join(layout.EXTRACTED), *lines)))
+    after = encode.encode(AliCCP(), build_extracted(tmp_path))
+    assert before.cardinality == after.cardinality
+    for key in before.arrays:
+        if key.startswith("train/"):
+            assert np.array_equal(before.arrays[key], after.arrays[key], equal_nan=True), key
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("click", "2", "line 3: click '2' is not 0 or 1"),
+        ("purchase", "", "line 3: purchase '' is not 0 or 1"),
+        ("205", "-4", "line 3: 205 '-4' is not a whole number of at least 0"),
+        ("101", "u7", "line 3: 101 'u7' is not a whole number of at least 0"),
+    ],
+)
+def test_bad_extracted_values_are_named(tmp_path: Path, column: str, value: str, message: str) -> None:
+    layout.extracted(tmp_path)
+    path = tmp_path / EXTRACTED[1]
+    lines = path.read_text().split("\n")
+    cells = lines[2].split(",")
+    cells[layout.EXTRACTED.index(column)] = value
+    path.write_text("\n".join([*lines[:2], ",".join(cells), *lines[3:]]))
+    fails_extracted(tmp_path, f"{path}, {message}")
+    path.write_text("\n".join(lines).replace(column, "other", 1))
+    fails_extracted(tmp_path, f"{path}, line 1: no column '{column}'")
+
+
+@pytest.mark.parametrize("name", EXTRACTED)
+def test_damaged_extracted_files(tmp_path: Path, name: str) -> None:
+    layout.extracted(tmp_path)
+    path = tmp_path / name
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:-1], whole[: whole.index(b"\n") + 1], b"\xff\xfe\x00\x80" * 100):
+        path.write_bytes(damaged)
+        fails_extracted(tmp_path, str(path))
+
+
+def fails_extracted(folder: Path, message: str) -> None:
+    with pytest.raises(BenchError) as caught:
+        build_extracted(folder)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not SAMPLE.is_file(), reason="the sample files are not here")
+def test_the_extracted_sample_is_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ali_ccp, "RARE", -1)
+    head, *lines = SAMPLE.read_text("utf-8").splitlines()
+    assert head == ",".join(layout.EXTRACTED)
+    write_extracted(tmp_path, (lines[:60], lines[60:80], lines[80:]), head)
+    tables = build_extracted(tmp_path)
+    cells = [dict(zip(head.split(","), line.split(","), strict=True)) for line in lines]
+    built = tables.rows.join(tables.groups, on="group", maintain_order="left")
+    built = built.join(tables.items, on="item", maintain_order="left")
+    assert built["click"].to_list() == [int(c["click"]) for c in cells] and built["click"].sum() == 7
+    assert built["ctcvr"].to_list() == [int(c["purchase"]) for c in cells]
+    assert built["time"].to_list() == [0] * 60 + [1] * 20 + [2] * 20
+    for field, name in (USER | ITEM | PAIR).items():
+        assert built[name].fill_null(0).to_list() == [int(c[field]) for c in cells], name
+    assert tables.items.filter(pl.col("item_id").is_null())["category"].n_unique() > 10
+    encode.encode(AliCCP(), tables)

@@ -13,10 +13,12 @@ from formats import census_income as layout
 from polars.testing import assert_frame_equal
 
 from bench.api import Tables
-from bench.data import encode, source
-from bench.datasets.census_income import COLUMNS, FILES, NUMERICAL, CensusIncome
+from bench.data import encode, prepare, source
+from bench.data.describe import verify
+from bench.datasets.census_income import COLUMNS, ENCODED, FILES, HEADER, NUMERICAL, CensusIncome
 from bench.errors import BenchError
 
+SAMPLE = Path(__file__).parents[2] / "shared/samples/census_income_train_sample.csv"
 TABLES = ("groups", "rows", "items", "users")
 
 
@@ -169,3 +171,93 @@ def fails(raw: dict[str, Path], *parts: str) -> None:
     assert "\n" not in str(caught.value)
     for part in parts:
         assert part in str(caught.value)
+
+
+def build_encoded(folder: Path) -> Tables:
+    return CensusIncome().build(source.fetch(CensusIncome.sources, folder / "into", folder))
+
+
+def test_encoded_files_tell_the_same_people(tmp_path: Path) -> None:
+    """Labels are equal, codes stand for values one to one, and numbers are scaled."""
+    layout.encoded(tmp_path)
+    found = build_encoded(tmp_path)
+    expected = CensusIncome().build(files(tmp_path / "published"))
+    order = [*range(240), *range(240, 400, 2), *range(241, 400, 2)]
+    assert found.groups["time"].to_list() == [0] * 240 + [1] * 80 + [2] * 80
+    for label in ("income", "never_married"):
+        assert found.rows[label].to_list() == expected.rows[label][order].to_list()
+    for field in CensusIncome.fields:
+        ours, theirs = found.users[field.name], expected.users[field.name][order]
+        if field.kind == "numerical":
+            scaled = (theirs - theirs.min()) / (theirs.max() - theirs.min())  # type: ignore[operator]
+            assert ours.to_list() == pytest.approx(scaled.to_list(), abs=1e-4)
+        else:
+            assert ours.dtype == pl.String and not ours.has_nulls()
+            pairs = set(zip(ours, theirs, strict=True))
+            assert len(pairs) == ours.n_unique() == theirs.n_unique(), field.name
+    assert (found.items.rows(), found.groups["user"].to_list()) == ([(0, "")], list(range(400)))
+
+
+def test_encoded_files_make_a_data_set_without_leaks(tmp_path: Path) -> None:
+    layout.encoded(tmp_path)
+    data = prepare.load(prepare.prepare("census-income", None, tmp_path))
+    assert [problem for _, problem in verify(CensusIncome(), data) if problem] == []
+
+
+def test_the_published_files_come_before_encoded_ones(tmp_path: Path) -> None:
+    layout.encoded(tmp_path)
+    layout.write(tmp_path)
+    assert set(source.fetch(CensusIncome.sources, tmp_path / "into", tmp_path)) == set(FILES)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("income", "2", "line 3: income '2' is not 0 or 1"),
+        ("marital status", "Widowed", "line 3: marital status 'Widowed' is not 0 or 1"),
+        ("divdends from stocks", "", "line 3: divdends from stocks '' is not a number of at least 0"),
+        ("migration code-change in msa", "?", "line 3: migration code-change in msa '?' is not a whole number"),
+    ],
+)
+def test_bad_encoded_values_are_named(tmp_path: Path, column: str, value: str, message: str) -> None:
+    layout.encoded(tmp_path)
+    path = tmp_path / ENCODED[1]
+    lines = path.read_text().split("\n")
+    cells = lines[2].split(",")
+    cells[layout.HEADER.split(",").index(column)] = value
+    path.write_text("\n".join([*lines[:2], ",".join(cells), *lines[3:]]))
+    fails_encoded(tmp_path, f"{path}, {message}")
+    path.write_text("\n".join(lines).replace(column, "other", 1))
+    fails_encoded(tmp_path, f"{path}, line 1: no column '{column}'")
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_damaged_encoded_files(tmp_path: Path, name: str) -> None:
+    layout.encoded(tmp_path)
+    path = tmp_path / name
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:-1], whole[: whole.index(b"\n") + 1], b"\xff\xfe\x00\x80" * 100):
+        path.write_bytes(damaged)
+        fails_encoded(tmp_path, str(path))
+
+
+def fails_encoded(folder: Path, message: str) -> None:
+    with pytest.raises(BenchError) as caught:
+        build_encoded(folder)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not SAMPLE.is_file(), reason="the sample files are not here")
+def test_the_encoded_sample_is_readable(tmp_path: Path) -> None:
+    head, *lines = SAMPLE.read_text("utf-8").splitlines()
+    assert head == layout.HEADER and sorted(HEADER.values()) == sorted(head.split(","))
+    for name, chosen in zip(ENCODED, (lines[:48], lines[48:64], lines[64:]), strict=True):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in (head, *chosen)), "utf-8")
+    tables = build_encoded(tmp_path)
+    cells = [dict(zip(head.split(","), line.split(","), strict=True)) for line in lines]
+    assert tables.rows["income"].to_list() == [int(c["income"]) for c in cells]
+    assert tables.rows["never_married"].to_list() == [int(c["marital status"]) for c in cells]
+    assert tables.users["dividends_from_stocks"].to_list() == [float(c["divdends from stocks"]) for c in cells]
+    assert tables.users["education"].to_list() == [c["education"] for c in cells]
+    assert tables.groups["time"].to_list() == [0] * 48 + [1] * 16 + [2] * 16
+    encode.encode(CensusIncome(), tables)

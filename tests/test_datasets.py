@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import polars as pl
@@ -24,18 +26,31 @@ from bench.run import run, specify
 
 NAMES = sorted(registry.entries("datasets"))
 SMALL = {"sim-news": check.SMALL, "sim-shop": check.SMALL, "sim-video": check.SMALL, "mmoe-synthetic": {"rows": 600}}
-# Written by tests of their own, in more detail than a format writer needs.
+# Those with a writer. Where it says so, KEYS are the files with one line for each value of a column, FIRST_COUNTS those
+# of them where of several lines the first counts, and NEEDED a key without which a JSON line means nothing.
 WRITTEN = [
     n for n in NAMES if (Path(__file__).parent / "formats" / f"{registry.find('dataset', n).path.stem}.py").exists()
 ]
 
 
+def writer(name: str) -> ModuleType:
+    return importlib.import_module(f"formats.{registry.find('dataset', name).path.stem}")
+
+
 def write(name: str, folder: Path) -> Path:
     """The files of a data set in its official format."""
-    entry = registry.find("dataset", name)
     folder.mkdir(parents=True, exist_ok=True)
-    importlib.import_module(f"formats.{entry.path.stem}").write(folder, entry.variant)
+    writer(name).write(folder, registry.find("dataset", name).variant)
     return folder
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+
+
+def named(patterns: Mapping[str, str], file: Path) -> str:
+    """What the first pattern that a file's name matches stands for; empty if none does."""
+    return next((column for pattern, column in patterns.items() if file.match(pattern)), "")
 
 
 def prepared(name: str, folder: Path) -> Path:
@@ -43,11 +58,7 @@ def prepared(name: str, folder: Path) -> Path:
 
 
 def test_every_data_set_with_files_has_a_format_writer() -> None:
-    without = {n for n in NAMES if n not in WRITTEN and registry.load_dataset(n).sources}
-    assert without <= {
-        "movielens-100k",
-        "complete-journey",
-    }  # test_movielens.py and test_complete_journey.py write theirs
+    assert not {n for n in NAMES if n not in WRITTEN and registry.load_dataset(n).sources}
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n in WRITTEN or n in SMALL])
@@ -130,7 +141,7 @@ TOLERABLE = ("truncated", "missing", "mixed encoding", "other separator", "no nu
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_damaged_file_is_one_clear_line(name: str, fault: str, tmp_path: Path) -> None:
     folder = write(name, tmp_path / "whole")
-    files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    files = files_of(folder)
     assert files
     refused = 0
     for file in files:
@@ -148,6 +159,74 @@ def test_a_damaged_file_is_one_clear_line(name: str, fault: str, tmp_path: Path)
             print(f"{name}: {file} {fault}: accepted")
     assert refused, "no damaged file was refused"
     assert prepare.prepare(name, None, folder).is_dir()  # the next correct run works
+
+
+def drop_column(path: Path, key: str) -> None:
+    """A JSON file without a key (unnamed: its first), any other without its first column, in header and lines."""
+    if path.suffix == ".parquet":
+        table = pl.read_parquet(path)
+        table.drop(table.columns[0]).write_parquet(path)
+        return
+    lines = path.read_bytes().splitlines(keepends=True)
+    if lines[0].startswith(b"{"):
+        rows = [json.loads(line) for line in lines]
+        rows = [{k: v for k, v in row.items() if k != (key or next(iter(row)))} for row in rows]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    else:
+        path.write_bytes(b"".join(re.split(rb"::|[,\t|]", line, maxsplit=1)[-1] for line in lines))
+
+
+def repeat_key(path: Path, key: str) -> str:
+    """Adds the last line again, under the key of another line, which is returned.
+
+    In JSON and parquet the key is the one named, elsewhere the first cell.
+    """
+    if path.suffix == ".parquet":
+        table = pl.read_parquet(path)
+        pl.concat([table, table.tail(1).with_columns(table[key].head(1))]).write_parquet(path)
+        return str(table[key][0])
+    *others, last = path.read_bytes().splitlines(keepends=True)
+    if last.startswith(b"{"):
+        value = json.loads(others[0])[key]
+        added = json.dumps({**json.loads(last), key: value}).encode() + b"\n"
+    else:
+        cut = [re.match(rb"(.*?)((?:::|[,\t|]).*)", line, re.DOTALL) for line in (*others[1:], last)]
+        *earlier, (own, content) = [m.groups() for m in cut if m]
+        value = next(k for k, other in reversed(earlier) if k != own and other != content).decode()
+        added = value.encode() + content
+    path.write_bytes(path.read_bytes() + added)
+    return value
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_missing_column_is_refused(name: str, tmp_path: Path) -> None:
+    needed = {**getattr(writer(name), "KEYS", {}), **getattr(writer(name), "NEEDED", {})}
+    for number, file in enumerate(files_of(write(name, tmp_path / "whole"))):
+        broken = write(name, tmp_path / str(number))
+        drop_column(broken / file, named(needed, file))
+        with pytest.raises(BenchError) as caught:
+            prepare.prepare(name, None, broken)
+        assert file.name in str(caught.value) and "\n" not in str(caught.value), file
+
+
+@pytest.mark.parametrize("name", [n for n in WRITTEN if hasattr(writer(n), "KEYS")])
+def test_one_key_with_two_contents_is_refused_or_the_first_counts(name: str, tmp_path: Path) -> None:
+    keys = writer(name).KEYS
+    first_counts = getattr(writer(name), "FIRST_COUNTS", ())
+    folder = write(name, tmp_path / "whole")
+    files = [file for file in files_of(folder) if named(keys, file)]
+    assert files
+    for number, file in enumerate(files):
+        broken = write(name, tmp_path / str(number))
+        value = repeat_key(broken / file, named(keys, file))
+        if any(file.match(pattern) for pattern in first_counts):
+            found, whole = (prepare.load(prepare.prepare(name, None, f)).meta["sha256"] for f in (broken, folder))
+            assert found == whole, file
+            continue
+        with pytest.raises(BenchError) as caught:
+            prepare.prepare(name, None, broken)
+        assert "\n" not in str(caught.value)
+        assert re.search(rf"{re.escape(file.name)}.*\b{re.escape(value)}\b", str(caught.value)), caught.value
 
 
 def test_split_hashes_do_not_depend_on_the_hash_seed(tmp_path: Path) -> None:

@@ -158,10 +158,12 @@ def _views(path: Path) -> pl.DataFrame:
     try:
         if not path.stat().st_size:
             raise BenchError(f"{path}: holds no events; fetch it again")
-        found = pl.scan_ndjson(path, schema=EVENT).filter(pl.col("id").is_not_null() & pl.col("userId").is_not_null())
-        views = found.collect(engine="streaming")
+        events = pl.scan_ndjson(path, schema=EVENT).filter(pl.col("userId").is_not_null()).collect(engine="streaming")
     except (OSError, pl.exceptions.PolarsError) as error:
         raise BenchError(f"{path}{_fault(path) or f': cannot be read ({error})'}; fetch it again") from error
+    if events.is_empty():
+        raise BenchError(f"{path}: no event has a userId; fetch it again")
+    views = events.filter(pl.col("id").is_not_null())
     if views["time"].null_count():
         user = views.filter(pl.col("time").is_null())["userId"][0]
         raise BenchError(f"{path}: an event of user '{user}' has no time; fetch the file again")

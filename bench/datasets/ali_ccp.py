@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
+from bench.data.read import read_columns
 from bench.data.source import Local
 from bench.errors import BenchError
 
@@ -29,6 +30,7 @@ SKELETON = ("sample_id", "click", "buy", *COMMON)
 CHUNK = {COMMON: 10_000, SKELETON: 200_000}  # lines in memory at a time; a common line has some 500 features
 PARTS = ("train", "test")
 FILES = {f"{kind}_{part}.csv": part for part in PARTS for kind in ("sample_skeleton", "common_features")}
+EXTRACTED = tuple(f"ali_ccp_{part}.csv" for part in ("train", "val", "test"))  # as torch-rechub writes and names them
 
 
 class AliCCP(Dataset):
@@ -46,6 +48,13 @@ class AliCCP(Dataset):
     There are no times. The publisher's test file tests; validation is the tail of the training file, the tenth of its
     contexts that appear last. The groups' times only tell the parts: 0, 1, 2. As in AITM's preparation values of at
     most ten rows are unknown, but only rows of the training part are counted.
+
+    The features as extracted by torch-rechub are read too: ``ali_ccp_{train,val,test}.csv`` with a header, click,
+    purchase and a column for each field, of which the same 18 are used. They are codes that someone else has fitted (to
+    the training file; 0 is a missing value or one of fewer than ten rows there), and the validation file is a random
+    half of the published test file. Results do not compare with those of the published files. The context is lost, so
+    that each row is a group of its own; users are their codes, and an item is a distinct item, category, shop and
+    brand, since code 0 stands for many items.
     """
 
     domain = "e-commerce"
@@ -78,10 +87,16 @@ class AliCCP(Dataset):
     split = Temporal(valid=1, test=2, absolute=True)
     # The checksums are published behind the login.
     _how = f"get sample_train.tar.gz and sample_test.tar.gz from {url} (login) and unpack both into one folder"
-    sources = (Local({f: f for f in FILES}, _how), Local({f: f"sample_{p}/{f}" for f, p in FILES.items()}, _how))
+    sources = (
+        Local({f: f for f in FILES}, _how),
+        Local({f: f"sample_{p}/{f}" for f, p in FILES.items()}, _how),
+        Local({f: f for f in EXTRACTED}, f"or put torch-rechub's extracted {', '.join(EXTRACTED)} into one folder"),
+    )
 
     def build(self, raw: Mapping[str, Path]) -> Tables:
-        """Standard tables from the four files, read in chunks. Raises BenchError naming file, line and column."""
+        """Standard tables from either layout, the published one in chunks. Raises BenchError naming file and line."""
+        if EXTRACTED[0] in raw:
+            return _tables(*_extracted([raw[name] for name in EXTRACTED]))
         contexts: list[pl.DataFrame] = []
         rows: list[pl.DataFrame] = []
         items: list[pl.DataFrame] = []
@@ -129,6 +144,30 @@ def _without_rare(table: pl.DataFrame, columns: Iterable[str], rows: pl.Expr) ->
     for column in columns:  # one after the other: each needs a count for every line
         table = table.with_columns(pl.when(rows.sum().over(column) > RARE).then(column))
     return table
+
+
+def _extracted(paths: Iterable[Path]) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Contexts (one for each row), rows and items of the files of the three parts."""
+    names = {**USER, **ITEM, **PAIR}
+    parts = []
+    for time, path in enumerate(paths):
+        table = read_columns(path, {"click": pl.Boolean, "purchase": pl.Boolean, **dict.fromkeys(names, pl.Int64)})
+        table = table.filter(pl.col("click") | ~pl.col("purchase")).select(
+            pl.col("click").cast(pl.Int8),
+            *(pl.when(pl.col(f) > 0).then(f).cast(pl.Int32).alias(name) for f, name in names.items()),
+            buy=pl.col("purchase").cast(pl.Int8),
+            time=pl.lit(time, pl.Int8),
+            n=pl.lit(1, pl.Int32),
+        )
+        parts.append(table)
+    table = pl.concat(parts).with_row_index("group").cast({"group": pl.Int64})
+    items = table.select(ITEM.values()).unique(maintain_order=True).with_row_index("item").cast({"item": pl.Int32})
+    rows = table.join(items, on=list(ITEM.values()), how="left", nulls_equal=True, maintain_order="left")
+    return (
+        table.select("group", "time", "n", *USER.values()),
+        rows.select("group", "time", "item", "click", "buy", *PAIR.values()),
+        items,
+    )
 
 
 def _contexts(path: Path) -> pl.DataFrame:

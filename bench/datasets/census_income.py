@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
+from bench.data.read import Columns, read_columns
 from bench.data.source import Local
 from bench.errors import BenchError
 
@@ -31,9 +32,17 @@ NUMERICAL = (
 )  # fmt: skip
 INCOME = {"- 50000.": 0, "50000+.": 1}
 FILES = ("census-income.data", "census-income.test")
+ENCODED = tuple(f"census_income_{part}.csv" for part in ("train", "val", "test"))  # as torch-rechub writes them
 SEED = 1
 
 _INPUTS = tuple(c for c in COLUMNS if c not in ("marital_status", "income", "instance_weight"))
+# Column -> its name in the encoded files' header, which has the publisher's hyphens and "divdends".
+HEADER = {
+    c: c.replace("_", " ").replace("code change", "code-change").replace("code move", "code-move").replace(
+        "dividends", "divdends"
+    )
+    for c in (*_INPUTS, "marital_status", "income")
+}  # fmt: skip
 
 
 class CensusIncome(Dataset):
@@ -46,6 +55,11 @@ class CensusIncome(Dataset):
 
     The files have no time. The parts are told by a made-up one: 0 for the training file, 1 and 2 for the two halves of
     the test file, drawn by a fixed seed (the first half of a permutation, rounded down, is validation).
+
+    The files as encoded by torch-rechub are read too: ``census_income_{train,val,test}.csv`` with a header, both labels
+    as 0 or 1, categories as codes ("?" is one of them) and numbers scaled to 0..1. Those codes and scales were fitted
+    by someone else who saw all three parts, and their halves of the test file are drawn without a seed: results do not
+    compare with those of the published files.
     """
 
     domain = "census (not a recommender)"
@@ -66,15 +80,24 @@ class CensusIncome(Dataset):
     history = 0
     split = Temporal(valid=1, test=2, absolute=True)
     # The publisher gives no checksum.
-    sources = (Local({f: f for f in FILES}, f"download {FILES[0]}.gz and {FILES[1]}.gz from {url}"),)
+    sources = (
+        Local({f: f for f in FILES}, f"download {FILES[0]}.gz and {FILES[1]}.gz from {url}"),
+        Local({f: f for f in ENCODED}, f"or put torch-rechub's encoded {', '.join(ENCODED)} into one folder"),
+    )
 
     def build(self, raw: Mapping[str, Path]) -> Tables:
-        """Standard tables from the two files. Raises BenchError naming file, line and column on bad input."""
-        train, test = (_read(raw[name]) for name in FILES)
-        order = np.random.default_rng((SEED, self.version)).permutation(test.height)
-        half = np.where(np.isin(np.arange(test.height), order[: test.height // 2]), 1, 2)
-        time = pl.Series("time", np.concatenate([np.zeros(train.height, dtype=np.int64), half]))
-        people = pl.concat([train, test]).with_row_index("user").cast({"user": pl.Int64})
+        """Standard tables from either layout. Raises BenchError naming file, line and column on bad input."""
+        if ENCODED[0] in raw:
+            parts = [_encoded(raw[name]) for name in ENCODED]
+            times = np.repeat(np.arange(3), [part.height for part in parts])
+        else:
+            parts = [_read(raw[name]) for name in FILES]
+            train, test = (part.height for part in parts)
+            order = np.random.default_rng((SEED, self.version)).permutation(test)
+            half = np.where(np.isin(np.arange(test), order[: test // 2]), 1, 2)
+            times = np.concatenate([np.zeros(train, dtype=np.int64), half])
+        time = pl.Series("time", times)
+        people = pl.concat(parts).with_row_index("user").cast({"user": pl.Int64})
         return Tables(
             groups=people.select("user", group="user").with_columns(
                 time, history=pl.lit([], pl.List(pl.Int64)), history_time=pl.lit(None, pl.Int64)
@@ -114,6 +137,18 @@ def _read(path: Path) -> pl.DataFrame:
         ),
         income=pl.col("income").replace_strict(INCOME, return_dtype=pl.Int8),
         never_married=(pl.col("marital_status") == "Never married").cast(pl.Int8),
+    )
+
+
+def _encoded(path: Path) -> pl.DataFrame:
+    """The same of an encoded file."""
+    labels = dict.fromkeys(("income", "marital_status"), pl.Boolean)
+    kinds: Columns = {**dict.fromkeys(_INPUTS, pl.Int64), **dict.fromkeys(NUMERICAL, pl.Float64), **labels}
+    table = read_columns(path, {HEADER[c]: kind for c, kind in kinds.items()})
+    return table.select(
+        *(pl.col(HEADER[c]).cast(pl.Float64 if c in NUMERICAL else pl.String).alias(c) for c in _INPUTS),
+        income=pl.col(HEADER["income"]).cast(pl.Int8),
+        never_married=pl.col(HEADER["marital_status"]).cast(pl.Int8),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.read import Nested, read_parquet
+from bench.data.read import Nested, read_parquet, reject
 from bench.data.source import Package
 from bench.errors import BenchError
 
@@ -40,6 +40,7 @@ COLUMNS: dict[str, Nested] = {
     },
     "demographics": {"household_id": pl.Int64, **dict.fromkeys(DEMOGRAPHICS, pl.String)},
 }  # fmt: skip
+KEYS = {"campaign_descriptions": "campaign_id", "products": "product_id", "demographics": "household_id"}
 
 
 def _day(date: str) -> int:
@@ -124,6 +125,9 @@ class CompleteJourney(Dataset):
     def build(self, raw: Mapping[str, Path]) -> Tables:
         """Standard tables from the seven parquet files. Raises BenchError naming file and column on bad input."""
         table = {name: read_parquet(raw[f"{name}.parquet"], columns) for name, columns in COLUMNS.items()}
+        for name, key in KEYS.items():
+            numbered = table[name].with_row_index("line", offset=1)
+            reject(numbered, raw[f"{name}.parquet"], key, ~pl.col(key).is_first_distinct(), "appears twice")
         products = table["products"].rename(
             {"manufacturer_id": "manufacturer", "product_category": "category", "product_type": "type"}
         )

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
+from bench.data.read import reject
 from bench.data.source import Download, Local, Together
 from bench.errors import BenchError
 
@@ -56,7 +57,8 @@ class Mind(Dataset):
     Times are seconds since 1970 on the log's own clock. The split is newsreclib's: train before 2019-11-14, validation
     the rest of the training file, test the dev file (2019-11-15); unlike there, users without a history are kept.
     News that occur in an impression or a history but not in ``news.tsv`` are items without text and category. News that
-    occur in neither are left out. A repeated impression id counts once; repeated news keep the training file's line.
+    occur in neither are left out. A repeated impression id counts once, and is refused with another user or time. Of
+    several lines of a news the first counts, those of the training file before those of the dev file.
     """
 
     version = 1
@@ -186,10 +188,12 @@ def _log(path: Path, start: int, length: int) -> tuple[pl.DataFrame, pl.DataFram
     """Groups (numbered from ``start`` in file order) and rows of a ``behaviors.tsv``. News are their numbers."""
     cells = _cells(path, LOG)
     numbers = pl.col("history").str.extract_all(r"\d+").list.tail(length).cast(pl.List(pl.Int32))
+    log = cells.select("line", "impression_id", user="user_id", time=TIME, history=numbers).collect(engine="streaming")
+    twice = log.filter(pl.col("impression_id").is_duplicated())
+    twice = twice.unique(["impression_id", "user", "time"], keep="first", maintain_order=True)
+    reject(twice, path, "impression_id", ~pl.col("impression_id").is_first_distinct(), "has two users or times")
     groups = (
-        cells.select("line", "impression_id", user="user_id", time=TIME, history=numbers)
-        .collect(engine="streaming")
-        .unique("impression_id", keep="first", maintain_order=True)
+        log.unique("impression_id", keep="first", maintain_order=True)
         .with_row_index("group", offset=start)
         .cast({"group": pl.Int64})
     )

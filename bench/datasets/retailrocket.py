@@ -137,6 +137,7 @@ def _tops(path: Path) -> pl.DataFrame:
     """category and the root of its tree, ``top``. Raises BenchError if a category is its own ancestor."""
     columns = {"categoryid": pl.Int64, "parentid": pl.Int64}
     table = read_table(path, columns, optional=["parentid"])
+    reject(table, path, "categoryid", ~pl.col("categoryid").is_first_distinct(), "appears twice")
     parent = dict(table.select("categoryid", "parentid").iter_rows())
     tops = []
     for category in parent:

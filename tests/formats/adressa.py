@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+NEEDED = {"2017*": "userId"}
 START = 1_483_225_200  # midnight of 1 January 2017 in Norway
 CATEGORIES = ("nyheter|trondheim", "100sport|fotball", "kultur", "nyheter|innenriks")
 TITLES = ('- "Det blir" fyrverkeri', " Mellomrom; først", "Æ, ø — å?", "Tab\tog, komma", "Vanlig tittel")

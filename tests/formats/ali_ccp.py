@@ -1,4 +1,4 @@
-"""Ali-CCP as published: skeleton and common features, lists in lists by control characters, no header."""
+"""Ali-CCP as published (skeleton and common features, lists in lists by control characters), or as extracted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+KEYS = {"common_features_*": "common_feature_index"}
+SPARSE = (
+    "101", "121", "122", "124", "125", "126", "127", "128", "129", "205", "206", "207", "210", "216", "508", "509",
+    "702", "853", "301", "109_14", "110_14", "127_14", "150_14",
+)  # fmt: skip
+DENSE = ("D109_14", "D110_14", "D127_14", "D150_14", "D508", "D509", "D702", "D853")
+EXTRACTED = ("click", "purchase", *SPARSE, *DENSE)
 CONTEXTS = {"train": 50, "test": 20}
 ROWS = 10  # of each context
 
@@ -53,3 +60,24 @@ def item(rng: np.random.Generator, new: bool) -> list[tuple[str, int, float]]:
         pairs.append(("508", number % 4 + 1, 0.47))
     pairs += [("853", int(rng.integers(1, 4)), 0.2), ("301", int(rng.integers(1, 4)), 1.0)]
     return pairs
+
+
+def extracted(folder: Path) -> None:
+    """Files as torch-rechub extracts them: codes of the values with ten training rows, 0 for the others; some weights.
+
+    300 training rows, 100 each for validation and test, 25 items of which every third is rare, 6 users.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(12)
+    for part, rows in (("train", 300), ("val", 100), ("test", 100)):
+        lines = [",".join(EXTRACTED)]
+        for _ in range(rows):
+            number = int(rng.integers(1, 26))
+            user = int(rng.integers(1, 7))
+            codes = {name: (user if name.startswith("1") else number) % 4 for name in SPARSE}
+            codes |= {"101": user, "205": number if number % 3 else 0, "206": number % 5 + 1}
+            click = int(rng.random() < (0.7 if number % 2 else 0.2))
+            buy = int(click and rng.random() < 0.4)
+            weights = [f"{rng.random():.4g}" for _ in DENSE]
+            lines.append(",".join([str(click), str(buy), *(str(codes[name]) for name in SPARSE), *weights]))
+        (folder / f"ali_ccp_{part}.csv").write_text("".join(f"{line}\n" for line in lines), "utf-8")

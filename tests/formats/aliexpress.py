@@ -9,6 +9,7 @@ import numpy as np
 
 from bench.datasets.aliexpress import ITEM_FILE, PROCESSED_FILE, USER_FILE
 
+KEYS = {"*_user_*": "search_id", "train.csv": "search_id", "test.csv": "search_id"}
 SEARCHES = {"train": 60, "test": 25}
 RESULTS = 6  # of each search
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+KEYS = {"meta_*": "parent_asin"}
+FIRST_COUNTS = ("meta_*",)
 NAMES = {
     "all-beauty": "All_Beauty",
     "books": "Books",

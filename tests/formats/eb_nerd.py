@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+KEYS = {"behaviors.parquet": "impression_id", "history.parquet": "user_id", "articles.parquet": "article_id"}
 BEHAVIORS = {
     "impression_id": pl.UInt32,
     "article_id": pl.Int32,

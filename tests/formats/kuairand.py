@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+KEYS = {"user_features_*": "user_id", "video_features_*": "video_id", "kuairand_video_*": "final_video_id"}
+FIRST_COUNTS = ("kuairand_video_*",)
 Row = tuple[int, ...]
 LOG = (
     "user_id", "video_id", "date", "hourmin", "time_ms", "is_click", "is_like", "is_follow", "is_comment", "is_forward",

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from formats.kuairand import USER, user_row, write_csv
 
+KEYS = {"user_features.csv": "user_id", "item_categories.csv": "video_id", "kuairec_caption_*": "video_id"}
+FIRST_COUNTS = ("kuairec_caption_*",)
 View = tuple[int, int, int, int, str, str, str, float]
 MATRIX = ["user_id", "video_id", "play_duration", "video_duration", "time", "date", "timestamp", "watch_ratio"]
 CAPTION = ["video_id", "manual_cover_text", "caption", "topic_tag"] + [

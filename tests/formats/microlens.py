@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from formats.kuairand import write_csv
 
+KEYS = {"*_title*": "item", "tags_to_summary.csv": "item"}
 PAIRS = ["user", "item", "timestamp"]
 START = 1_600_000_000_000
 VIDEOS = 50

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+KEYS = {"news.tsv": "news_id", "behaviors.tsv": "impression_id"}
+FIRST_COUNTS = ("news.tsv",)
 CATEGORIES = ("news", "sports", "finance", "a category of tomorrow")
 TITLES = (
     'The "Best" 5\'2" Player, Ever',

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+KEYS = {"movies.*": "movieId", "users.dat": "userId"}
 # title, genres as in 1M; the later releases quote titles with commas and name some genres otherwise
 FILMS = (
     ("Toy Story (1995)", "Animation|Children's|Comedy"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+KEYS = {"category_tree.csv": "categoryid"}
 FIRST, HOUR = 1_430_622_000_000, 3_600_000
 VISITORS, ITEMS, DAYS = 60, 25, 40
 TREE = {1: None, 2: None, 3: None, 11: 1, 12: 1, 21: 2, 111: 11, 31: 3}

@@ -14,9 +14,9 @@ USERS, TRACKS = 12, 25
 def write(folder: Path, variant: str = "50m") -> None:
     """About 600 listens of 12 users over the last six days, some looped, some past their end; likes and dislikes."""
     rng = np.random.default_rng(5)
-    listens: dict[str, list[int]] = {name: [] for name in (*KEYS, "played_ratio_pct", "track_length_seconds")}
-    likes: dict[str, list[int]] = {name: [] for name in KEYS}
-    dislikes: dict[str, list[int]] = {name: [] for name in KEYS}
+    listens: dict[str, list[int]] = {name: [] for name in (*EVENT, "played_ratio_pct", "track_length_seconds")}
+    likes: dict[str, list[int]] = {name: [] for name in EVENT}
+    dislikes: dict[str, list[int]] = {name: [] for name in EVENT}
     for user in range(100, 100 + USERS):
         for day in range(6):
             time = LAST - (6 - day) * DAY + int(rng.integers(2, 8000)) * 5
@@ -37,13 +37,13 @@ def write(folder: Path, variant: str = "50m") -> None:
         table.sort("uid", "timestamp", maintain_order=True).write_parquet(place / f"{name}.parquet")
 
 
-KEYS = ("uid", "item_id", "timestamp", "is_organic")
+EVENT = ("uid", "item_id", "timestamp", "is_organic")
 
 
 def _add(
     table: dict[str, list[int]], user: int, track: int, time: int, rng: np.random.Generator, **more: int
 ) -> None:  # fmt: skip
-    for name, value in zip(KEYS, (user, track, time, int(rng.integers(2))), strict=True):
+    for name, value in zip(EVENT, (user, track, time, int(rng.integers(2))), strict=True):
         table[name].append(value)
     for name, value in more.items():
         table[name].append(value)
