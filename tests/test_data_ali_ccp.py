@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,7 @@ def test_a_line_twice_is_two_impressions_but_one_context(tmp_path: Path) -> None
     assert tables.rows.height == 7 and tables.groups.height == 4
 
 
-def fails(folder: Path, *parts: str) -> None:
+def fails(folder: Path, *parts: str, build: Callable[[Path], Tables] = build) -> None:
     with pytest.raises(BenchError) as caught:
         build(folder)
     assert "\n" not in str(caught.value)
@@ -327,9 +328,9 @@ def test_bad_extracted_values_are_named(tmp_path: Path, column: str, value: str,
     cells = lines[2].split(",")
     cells[layout.EXTRACTED.index(column)] = value
     path.write_text("\n".join([*lines[:2], ",".join(cells), *lines[3:]]))
-    fails_extracted(tmp_path, f"{path}, {message}")
+    fails(tmp_path, f"{path}, {message}", build=build_extracted)
     path.write_text("\n".join(lines).replace(column, "other", 1))
-    fails_extracted(tmp_path, f"{path}, line 1: no column '{column}'")
+    fails(tmp_path, f"{path}, line 1: no column '{column}'", build=build_extracted)
 
 
 @pytest.mark.parametrize("name", EXTRACTED)
@@ -339,13 +340,7 @@ def test_damaged_extracted_files(tmp_path: Path, name: str) -> None:
     whole = path.read_bytes()
     for damaged in (b"", whole[:-1], whole[: whole.index(b"\n") + 1], b"\xff\xfe\x00\x80" * 100):
         path.write_bytes(damaged)
-        fails_extracted(tmp_path, str(path))
-
-
-def fails_extracted(folder: Path, message: str) -> None:
-    with pytest.raises(BenchError) as caught:
-        build_extracted(folder)
-    assert message in str(caught.value) and "\n" not in str(caught.value)
+        fails(tmp_path, str(path), build=build_extracted)
 
 
 @pytest.mark.skipif(not SAMPLE.is_file(), reason="the sample files are not here")

@@ -82,10 +82,27 @@ def read_table(
 
 
 def reject(table: pl.DataFrame, path: Path, column: str, bad: pl.Expr, why: str) -> None:
-    """Raises BenchError for the first row of a table with line numbers for which ``bad`` holds."""
-    wrong = table.filter(bad)
+    """Raises BenchError for the first row for which ``bad`` holds; a table without line numbers counts its rows."""
+    wrong = _numbered(table).filter(bad)
     if wrong.height:
-        raise BenchError(f"{path}, line {wrong['line'][0]}: {column} '{wrong[column][0]}' {why}; fetch the file again")
+        line, value = wrong.select("line", column).row(0)
+        shown = "" if value is None else value
+        raise BenchError(f"{path}, line {line}: {column} '{shown}' {why}; fetch the file again")
+
+
+def once(
+    table: pl.DataFrame, path: Path, key: str, *same: str, why: str = "has another row of other content"
+) -> pl.DataFrame:
+    """The first row of each value of the key. Raises BenchError where another differs in ``same`` (none: at all)."""
+    twice = _numbered(table).filter(pl.col(key).is_duplicated())
+    content = [key, *same] if same else [c for c in twice.columns if c != "line"]
+    twice = twice.unique(content, keep="first", maintain_order=True)
+    reject(twice, path, key, ~pl.col(key).is_first_distinct(), why)
+    return table.unique(key, keep="first", maintain_order=True)
+
+
+def _numbered(table: pl.DataFrame) -> pl.DataFrame:
+    return table if "line" in table.columns else table.with_row_index("line", offset=1)
 
 
 def whole(table: pl.DataFrame, path: Path, low: int, high: int | None, *columns: str) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.read import read_columns
+from bench.data.read import read_columns, reject
 from bench.data.source import Local
 from bench.errors import BenchError
 
@@ -185,9 +185,9 @@ def _impressions(path: Path, common: Path, contexts: pl.DataFrame) -> tuple[pl.D
     rows, items = [], []
     for chunk in _chunks(path, SKELETON):
         chunk = chunk.join(contexts.select(COMMON[0], "context"), on=COMMON[0], how="left", maintain_order="left")
-        _reject(chunk, path, COMMON[0], pl.col("context").is_null(), f"is not in {common}")
+        reject(chunk, path, COMMON[0], pl.col("context").is_null(), f"is not in {common}")
         for label in ("click", "buy"):
-            _reject(chunk, path, label, ~pl.col(label).is_in(["0", "1"]), "is not 0 or 1")
+            reject(chunk, path, label, ~pl.col(label).is_in(["0", "1"]).fill_null(False), "is not 0 or 1")
         chunk = chunk.filter((pl.col("click") == "1") | (pl.col("buy") == "0"))
         chunk = chunk.select("context", pl.col("click", "buy").cast(pl.Int8), *_ids(ITEM), *_ids(PAIR))
         chunk = chunk.with_columns(item=pl.col("item_id").fill_null(0))
@@ -235,9 +235,3 @@ def _odd_line(path: Path, columns: int) -> str:
             if line.count(b",") + 1 != columns:
                 return f", line {number}: {line.count(b',') + 1} columns instead of {columns}"
     return ""
-
-
-def _reject(table: pl.DataFrame, path: Path, column: str, bad: pl.Expr, why: str) -> None:
-    """Raises BenchError for the first line where ``bad`` holds or is unknown."""
-    for line, value in table.filter(bad.fill_null(True)).select("line", column).head(1).iter_rows():
-        raise BenchError(f"{path}, line {line}: {column} '{value or ''}' {why}; fetch the file again")

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.read import Columns, read_columns
+from bench.data.read import Columns, read_columns, reject
 from bench.data.source import Local
 from bench.errors import BenchError
 
@@ -124,12 +124,12 @@ def _read(path: Path) -> pl.DataFrame:
         table = pl.read_csv(path, has_header=False, schema=dict.fromkeys(COLUMNS, pl.String), quote_char=None)
     except pl.exceptions.PolarsError as error:
         raise BenchError(f"{path}: not a readable text file ({str(error).splitlines()[0]}); fetch it again") from error
-    table = table.with_columns(pl.all().str.strip_chars())  # values follow ", "
+    table = table.with_columns(pl.all().str.strip_chars().fill_null(""))  # values follow ", "
     for column in NUMERICAL:
-        value = pl.col(column).cast(pl.Float64, strict=False)
-        _reject(path, table, column, ~(value.is_finite() & (value >= 0)), "is not a number of at least 0")
-    _reject(path, table, "marital_status", pl.col("marital_status").is_in(["", "?"]), "is no marital status")
-    _reject(path, table, "income", ~pl.col("income").is_in(list(INCOME)), f"is none of {', '.join(INCOME)}")
+        value = pl.col(column).cast(pl.Float64, strict=False).fill_null(-1)
+        reject(table, path, column, ~(value.is_finite() & (value >= 0)), "is not a number of at least 0")
+    reject(table, path, "marital_status", pl.col("marital_status").is_in(["", "?"]), "is no marital status")
+    reject(table, path, "income", ~pl.col("income").is_in(list(INCOME)), f"is none of {', '.join(INCOME)}")
     return table.select(
         *(
             pl.col(c).cast(pl.Float64) if c in NUMERICAL else pl.col(c).replace(["?", ""], [None, None])
@@ -150,11 +150,3 @@ def _encoded(path: Path) -> pl.DataFrame:
         income=pl.col(HEADER["income"]).cast(pl.Int8),
         never_married=pl.col(HEADER["marital_status"]).cast(pl.Int8),
     )
-
-
-def _reject(path: Path, table: pl.DataFrame, column: str, bad: pl.Expr, why: str) -> None:
-    """Raises BenchError for the first line where ``bad`` holds or is unknown."""
-    wrong = table.select(column, line=pl.int_range(1, pl.len() + 1)).filter(bad.fill_null(True))
-    if wrong.height:
-        value, line = wrong.row(0)
-        raise BenchError(f"{path}, line {line}: {column} '{value or ''}' {why}; fetch the file again")

@@ -12,7 +12,7 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.read import read_parquet, reject
+from bench.data.read import once, read_parquet
 from bench.data.source import Local
 from bench.errors import BenchError
 
@@ -77,8 +77,8 @@ class EBNeRD(Dataset):
     Not used: ``is_subscriber``, which was set when the data were made, later than the log; read time and scroll depth
     of the page itself, known only when it is left; totals of articles, which count a week after publication.
     Articles that are missing in ``articles.parquet`` are items without text and attributes; those that are neither in
-    view nor in a history are left out. Of a repeated impression id the first row counts; it is refused
-    with another user or time, as are articles and users with two different rows.
+    view nor in a history are left out. Of a repeated impression id the first row counts; it is refused with another
+    user or time, as are articles and users with two different rows.
     """
 
     version = 1
@@ -170,7 +170,7 @@ class EBNeRD(Dataset):
         log = log.with_columns(pl.col("group").cast(pl.Int64))
         articles = pl.DataFrame([], ARTICLES)
         if "articles.parquet" in raw:
-            articles = _once(raw["articles.parquet"], _read(raw["articles.parquet"], ARTICLES), "article_id")
+            articles = once(_read(raw["articles.parquet"], ARTICLES), raw["articles.parquet"], "article_id")
         rows = _rows(log, articles)
         items = _items(log, rows, articles)
         groups = log.join(_interest(log, items), on="group", how="left", maintain_order="left")
@@ -209,19 +209,11 @@ def _complete(path: Path, table: pl.DataFrame, *columns: str) -> pl.DataFrame:
     return table
 
 
-def _once(path: Path, table: pl.DataFrame, key: str, *same: str) -> pl.DataFrame:
-    """The first row of each value of the key. Raises BenchError where another differs in ``same`` (none: at all)."""
-    twice = table.with_row_index("line", offset=1).filter(pl.col(key).is_duplicated())
-    twice = twice.unique([key, *same] if same else table.columns, keep="first", maintain_order=True)
-    reject(twice, path, key, ~pl.col(key).is_first_distinct(), "has another row of other content")
-    return table.unique(key, keep="first", maintain_order=True)
-
-
 def _impressions(raw: Mapping[str, Path], part: str, length: int) -> pl.DataFrame:
     """The impressions of one part with time, context and history."""
     path = raw[f"{part}/behaviors.parquet"]
     log = _complete(path, _read(path, BEHAVIORS), "impression_id", "user_id", "impression_time", "article_ids_inview")
-    log = _once(path, log, "impression_id", "user_id", "impression_time")
+    log = once(log, path, "impression_id", "user_id", "impression_time")
     log = log.join(_histories(raw[f"{part}/history.parquet"], length), on="user_id", how="left", maintain_order="left")
     front = pl.col("article_id").is_null()
     return log.select(
@@ -244,7 +236,7 @@ def _histories(path: Path, length: int) -> pl.DataFrame:
         raise BenchError(f"{path}: user {user} has another number of times than of articles; fetch the file again")
     # A microsecond for each place keeps clicks of one second in the given order.
     order = times.list.eval((pl.element().to_physical() + pl.int_range(pl.len())).arg_sort())
-    clicks = _once(path, table, "user_id").select(
+    clicks = once(table, path, "user_id").select(
         "user_id", history=articles.list.gather(order).list.drop_nulls().list.tail(length), last=times.list.max()
     )
     some = pl.col("history").list.len() > 0

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.read import reject
+from bench.data.read import once
 from bench.data.source import Download, Local, Together
 from bench.errors import BenchError
 
@@ -189,11 +189,8 @@ def _log(path: Path, start: int, length: int) -> tuple[pl.DataFrame, pl.DataFram
     cells = _cells(path, LOG)
     numbers = pl.col("history").str.extract_all(r"\d+").list.tail(length).cast(pl.List(pl.Int32))
     log = cells.select("line", "impression_id", user="user_id", time=TIME, history=numbers).collect(engine="streaming")
-    twice = log.filter(pl.col("impression_id").is_duplicated())
-    twice = twice.unique(["impression_id", "user", "time"], keep="first", maintain_order=True)
-    reject(twice, path, "impression_id", ~pl.col("impression_id").is_first_distinct(), "has two users or times")
     groups = (
-        log.unique("impression_id", keep="first", maintain_order=True)
+        once(log, path, "impression_id", "user", "time", why="has two users or times")
         .with_row_index("group", offset=start)
         .cast({"group": pl.Int64})
     )
