@@ -12,6 +12,7 @@ from formats.taobao_userbehavior import write
 from polars.testing import assert_frame_equal
 
 from bench.api import Tables
+from bench.datasets import taobao_userbehavior
 from bench.datasets.taobao_userbehavior import DAY, END, FIRST, HORIZON, TaobaoUserBehavior
 from bench.errors import BenchError
 
@@ -142,3 +143,17 @@ def test_ends_of_the_file(tmp_path: Path, tables: Tables) -> None:
     assert_frame_equal(TaobaoUserBehavior().build(cut).rows, tables.rows)
     with pytest.raises(BenchError, match="line 20: 4 columns instead of 5"):
         TaobaoUserBehavior().build(file(tmp_path, [*EVENTS, (10, 1, 71, "p")], end=""))
+
+
+def test_pieces_tell_the_share_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file read in several pieces gives the same rows, and each piece tells how far the work is."""
+    raw, shares = file(tmp_path), []
+    whole = TaobaoUserBehavior(one_in=1).build(raw)
+    monkeypatch.setattr(taobao_userbehavior, "SLICE", raw["UserBehavior.csv"].stat().st_size / 2)
+    dataset = TaobaoUserBehavior(one_in=1)
+    dataset.report_share = shares.append
+    pieces = dataset.build(raw)
+    assert shares == [0.5, 1.0]
+    for name in ("rows", "groups"):
+        one, other = (getattr(t, name).drop("group") for t in (whole, pieces))
+        assert_frame_equal(one, other, check_row_order=False)

@@ -83,6 +83,7 @@ def _prepared(dataset: Dataset, name: str, knobs: dict[str, Any], folder: Path |
     if not (target / "meta.json").exists():
         start, need = time.perf_counter(), _space(name, raw, target)
         report(f"preparing {name}: building tables from {need / 1e9:.2f} GB of raw files, on about as much disk")
+        dataset.report_share = lambda share: report(f"preparing {name}: building tables, {share:.0%} done")
         with cache.new_folder(target) as made:
             tables = _built(dataset, name, raw)
             rows = tables.rows.height

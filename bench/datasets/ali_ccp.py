@@ -116,6 +116,8 @@ class AliCCP(Dataset):
             )
             rows.append(shown.join(order.select("context", "group", "time"), on="context", maintain_order="left"))
             items.append(seen)
+            if self.report_share:
+                self.report_share((PARTS.index(part) + 1) / len(PARTS))
         return _tables(pl.concat(contexts), pl.concat(rows).drop("context"), pl.concat(items))
 
 

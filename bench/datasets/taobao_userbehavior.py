@@ -104,6 +104,8 @@ class TaobaoUserBehavior(Thinned, Dataset):
             visits += part.height and part["group"].item(-1) + 1
             viewed.append(events.filter(pl.col("behavior") == "pv").select("item").unique())
             first.append(_first(events))
+            if self.report_share:
+                self.report_share((number + 1) / slices)
         groups_table = pl.concat(groups)
         if groups_table.is_empty():
             raise BenchError(f"{path}: no visit of the users kept; lower one_in ({self.one_in})")
