@@ -9,7 +9,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from torch import Tensor, nn
 
 from bench.api import Schema, Task
-from bench.nn import Architecture, MakeInputs, mlp
+from bench.nn import Architecture, Gate, MakeInputs, mlp
 
 
 class Mmoe(Architecture):
@@ -36,13 +36,13 @@ class Mmoe(Architecture):
     ) -> None:
         super().__init__(schema, inputs, width=width, tower=tower, dropout=dropout)
         self.experts = nn.ModuleList(mlp(self.inputs.width, width, depth, dropout) for _ in range(experts))
-        self.gates = nn.ModuleDict({t.name: nn.Linear(self.inputs.width, experts) for t in self.tasks})
+        self.gates = nn.ModuleDict({t.name: Gate(self.inputs.width, experts) for t in self.tasks})
 
     def represent(self, x: Tensor, tasks: Sequence[Task]) -> dict[str, Tensor]:
         """Each task mixes the experts by its own gate."""
         states = torch.stack([expert(x) for expert in self.experts], dim=1)  # [N, experts, width]
         seen = x.view_as(x)  # what the gates read, apart from the experts' way to the same input
         self.shared += [states, seen]
-        weights = torch.stack([torch.softmax(self.gates[t.name](seen), dim=1) for t in tasks], dim=1)
+        weights = torch.stack([self.gates[t.name](seen) for t in tasks], dim=1)
         mixed = torch.bmm(weights, states)  # [N, tasks, width]
         return {t.name: mixed[:, i] for i, t in enumerate(tasks)}

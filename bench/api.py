@@ -7,7 +7,7 @@ row, user-scope tasks one for each group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -175,6 +175,7 @@ class Dataset:
     domain_field: ClassVar[str] = ""  # user-side column (device, country, tab) over which training can be transferred
     domains: Mapping[str, Sequence[str]] | None = None  # its values to train (and select) on, and to test on
     sources: ClassVar[tuple[Any, ...]] = ()  # bench.data.source objects, tried in order; empty: nothing to fetch
+    report_share: Callable[[float], None] | None = None  # a ``build`` that works in pieces tells the share done, 0 to 1
 
     def build(self, raw: Mapping[str, Path]) -> Tables:
         """Standard tables from raw files (name -> path). Raises BenchError naming file and column on bad input."""
@@ -208,22 +209,50 @@ class Inputs(nn.Module):
 
 
 class Balancer(nn.Module):
-    """Combines task losses. This base is uniform scalarisation: the sum of all losses."""
+    """Combines task losses. This base is uniform scalarisation: the sum of all losses.
+
+    weights: after ``backward``, the weight [T] that each task's gradient had in what is shared; None where a balancer
+        (``weighs`` is False) has no one weight a task.
+    of: a balancer that works on the weights of another names a default one here and takes its builder as second
+        positional argument, ``of(tasks) -> Balancer``.
+    """
 
     version: ClassVar[int] = 1
     space: ClassVar[dict[str, BaseDistribution]] = {}
+    looks_again: ClassVar[bool] = False  # wants each batch's losses once more after the update
+    weighs: ClassVar[bool] = True
+    of: ClassVar[str] = ""
+    weights: Tensor | None
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__()
+        self.tasks = tuple(tasks)
+        self.weights = None
 
     def combine(self, losses: Tensor) -> Tensor:
         """A scalar from losses [T]. Loss-weighting balancers override this."""
         return losses.sum()
 
     def backward(self, losses: Tensor, shared: Sequence[Tensor]) -> None:
-        """Writes gradients. ``shared``: the representations that all tasks read (gradient balancers differentiate
+        """Writes gradients. ``shared``: the representations that several tasks read (gradient balancers differentiate
         with respect to them)."""
-        torch.autograd.backward(self.combine(losses))
+        values = losses.detach().requires_grad_()
+        torch.autograd.backward(self.combine(values))
+        self.weights = values.grad
+        torch.autograd.backward(losses, values.grad)
+
+    def observe(self, losses: Tensor) -> None:
+        """The same batch's losses [T] after the update; called only where ``looks_again`` (one more forward pass)."""
+
+    def on_epoch(self, epoch: int, losses: Tensor, valid: Mapping[str, float]) -> None:
+        """After each epoch (1, 2, ...), with the mean training losses [T] and the tasks' primary validation metrics."""
+
+    def rehearsal(self) -> Balancer | None:
+        """A balancer with which a copy of the model trains first; None: no such training."""
+        return None
+
+    def on_rehearsal(self, weights: Tensor) -> None:
+        """After it, with its mean weights [T]."""
 
 
 class Method(nn.Module):
@@ -278,6 +307,9 @@ class Method(nn.Module):
         losses = self.losses(self(batch), batch)
         self.backward(losses)
         optimizer.step()
+        if self.balancer is not None and self.balancer.looks_again:
+            with torch.no_grad():
+                self.balancer.observe(self.losses(self(batch), batch))
         return losses.detach()
 
     def on_start(self, train: Any) -> None:

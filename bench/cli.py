@@ -219,7 +219,7 @@ def run(
 
     A run whose record is stored already is not made again, so the same command continues after an interruption.
     """
-    from bench.suites import Setup, Suite, load
+    from bench.suites import Entry, Setup, Suite, load
 
     for plugin in plugins:
         registry.add_plugin(plugin)
@@ -227,7 +227,8 @@ def run(
         raise BenchError("give either --suite or -d and -m")
     if not suite and not (datasets and methods):
         raise BenchError("say what to run: -d DATASET -m METHOD, or --suite NAME (see `bench list`)")
-    plan = load(suite) if suite else Suite("", list(methods), 1, {name: Setup() for name in datasets})
+    named = [Entry(name) for name in methods]
+    plan = load(suite) if suite else Suite("", named, 1, {name: Setup() for name in datasets})
     for name in plan.datasets:  # names are checked before the slow imports
         registry.find("dataset", name)
     for name in plan.methods:
@@ -257,30 +258,33 @@ def _specs(
 ) -> list[Spec]:
     from bench.run import specify
 
+    for key in given:
+        if any(key in entry.settings for entry in plan.entries):
+            raise BenchError(f"-s {key}: the entries of this suite differ in '{key}'; run one of them with -d and -m")
     return [
         specify(
             dataset,
-            method,
-            given={**setup.settings, **given},
+            entry.method,
+            given={**setup.settings, **entry.settings, **given},
             knobs=knobs,
             seed=seed,
             budget={**setup.budget, **limits},
         )
         for dataset, setup in plan.datasets.items()
-        for method in plan.methods
+        for entry in plan.entries
         for seed in range(seeds or plan.seeds)
     ]
 
 
 def _fail_on(records: list[dict[str, Any]]) -> None:
     """Exit code 1, with a line for each, if a run ended without a result that it should have had."""
-    bad = [r for r in records if r["status"] not in ("ok", "declined")]
+    from bench.leaderboard import run_names
+
+    names = run_names([r["spec"] for r in records])
+    bad = [(name, r) for name, r in zip(names, records, strict=True) if r["status"] not in ("ok", "declined")]
+    for name, r in bad:
+        click.echo(f"bench: {name}: {r['status']}: {r['error']}", err=True)
     if bad:
-        for r in bad:
-            spec = r["spec"]
-            click.echo(
-                f"bench: {spec['dataset']} {spec['method']} seed {spec['seed']}: {r['status']}: {r['error']}", err=True
-            )
         sys.exit(1)
 
 

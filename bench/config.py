@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
@@ -27,7 +27,20 @@ COMMON: dict[str, Any] = {
     "batch_size": 2048,
     "embedding": 16,
     "id_dropout": 0.1,
+    "features": "concat",
+    "norm": "none",
+    "schedule": "constant",
+    "warmup": 0.0,
+    "grad_clip": 0.0,
+    "decay_embeddings": False,
+    "precision": "float32",
     "balancer": "uniform",
+}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "features": ("concat", "dcn", "fm"),
+    "norm": ("none", "batch", "layer"),
+    "schedule": ("constant", "cosine", "linear"),
+    "precision": ("float32", "bfloat16"),
 }
 COMMON_SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 1e-2, log=True),
@@ -35,6 +48,13 @@ COMMON_SPACE: dict[str, BaseDistribution] = {
     "batch_size": CategoricalDistribution([512, 1024, 2048, 4096]),
     "embedding": CategoricalDistribution([8, 16, 32]),
     "id_dropout": FloatDistribution(0.0, 0.5),
+    "features": CategoricalDistribution(CHOICES["features"]),
+    "norm": CategoricalDistribution(CHOICES["norm"]),
+    "schedule": CategoricalDistribution(CHOICES["schedule"]),
+    "warmup": FloatDistribution(0.0, 0.2),
+    "grad_clip": CategoricalDistribution([0.0, 0.1, 1.0, 10.0]),
+    "decay_embeddings": CategoricalDistribution([False, True]),
+    "precision": CategoricalDistribution(["float32"]),  # chosen for the hardware, not searched
 }
 
 
@@ -85,6 +105,9 @@ def apply(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
 def resolve(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     """The full configuration of a method and the versions of the components it names."""
     cls = registry.load_method(method)
+    taken = sorted(COMMON.keys() & settings(cls).keys())
+    if taken:
+        raise BenchError(f"method '{method}': setting '{taken[0]}' is common to all methods; give it another name")
     defaults = {**COMMON, **cls.defaults, **settings(cls)}
     components: dict[str, type[Any]] = {}
     if cls.trunk:
@@ -95,11 +118,22 @@ def resolve(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict
             raise BenchError(f"setting 'trunk': '{trunk}' is itself built on a trunk; name an architecture")
     name = check_value("balancer", given.get("balancer", defaults["balancer"]), COMMON["balancer"])
     components["balancer"] = registry.load_balancer(name)
+    if components["balancer"].of:
+        defaults["balancer.of"] = default = components["balancer"].of
+        of: str = check_value("balancer.of", given.get("balancer.of", default), default)
+        components["balancer.of"] = registry.load_balancer(of)
+        if components["balancer.of"].of:
+            raise BenchError(f"setting 'balancer.of': '{of}' works itself on another balancer; name one that does not")
     for key, component in components.items():
         defaults.update({f"{key}.{k}": v for k, v in settings(component).items()})
     config = apply(defaults, given)
     if not config["lr"] > 0 or not config["batch_size"] > 0 or not config["embedding"] > 0:
         raise BenchError("settings 'lr', 'batch_size' and 'embedding' must be positive")
+    if not 0 <= config["warmup"] < 1 or not config["grad_clip"] >= 0:
+        raise BenchError("setting 'warmup' must be at least 0 and below 1, 'grad_clip' at least 0")
+    for key, known in CHOICES.items():
+        if config[key] not in known:
+            raise unknown(f"value of '{key}'", config[key], known)
     return config, {key: component.version for key, component in components.items()}
 
 
@@ -107,20 +141,36 @@ def _own(config: Mapping[str, Any], cls: type[Any], prefix: str = "") -> dict[st
     return {key: config[prefix + key] for key in settings(cls)}
 
 
+def declines(method: str, config: Mapping[str, Any], schema: Schema) -> str:
+    """Why the method, or the trunk it stands on, cannot work on such data; empty if they can."""
+    names = [method, *(config[key] for key in config.keys() & {"trunk"})]
+    return next(filter(None, (registry.load_method(name).declines(schema) for name in names)), "")
+
+
 def build(method: str, config: Mapping[str, Any], schema: Schema) -> Method:
     """A model from a resolved configuration. Draws its initial weights from torch's global generator."""
-    from bench.nn import FeatureInputs
+    import torch
 
-    cls: Callable[..., Method] = registry.load_method(method)
-    inputs = partial(FeatureInputs, embedding=config["embedding"], id_dropout=config["id_dropout"])
+    from bench.nn import FeatureInputs, autocast, normalise
+
+    own = registry.load_method(method)
+    precision = getattr(torch, config["precision"])
+    cls: Callable[..., Method] = own if precision is torch.float32 else autocast(own, precision)
+    inputs = partial(FeatureInputs, **{key: config[key] for key in settings(FeatureInputs)})
     positional: list[Any] = [schema, inputs]
     if "trunk" in config:
         trunk = registry.load_method(config["trunk"])
         positional.append(partial(trunk, **_own(config, trunk, "trunk.")))
     try:
-        model = cls(*positional, **_own(config, registry.load_method(method)))
+        model = cls(*positional, **_own(config, own))
+        if config["norm"] != "none":
+            normalise(model, config["norm"])
         balancer = registry.load_balancer(config["balancer"])
-        model.balancer = balancer(schema.tasks, **_own(config, balancer, "balancer."))
+        positional = [schema.tasks]
+        if "balancer.of" in config:
+            of = registry.load_balancer(config["balancer.of"])
+            positional.append(partial(of, **_own(config, of, "balancer.of.")))
+        model.balancer = cast(Any, balancer)(*positional, **_own(config, balancer, "balancer."))
     except ValueError as error:
         raise BenchError(f"method '{method}' does not accept this configuration: {error}") from error
     return model

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -23,6 +23,7 @@ import torch
 from bench import registry
 from bench.data.prepare import load, prepare
 from bench.errors import BenchError
+from bench.leaderboard import run_names
 from bench.progress import Progress
 from bench.run import method_digest, run
 from bench.spec import Spec
@@ -49,6 +50,7 @@ def execute(
     """
     store.check_writable()
     outcome: Counter[str] = Counter()
+    names = dict(zip([s.key for s in specs], run_names([s.to_dict() for s in specs]), strict=True))
     todo = []
     for spec in specs:
         known = store.get(spec.to_dict(), spec.key)
@@ -56,14 +58,17 @@ def execute(
             outcome["stored"] += 1
             same = known["code"]["method_digest"] == method_digest(spec.method, spec.config)
             hint = "" if same else f"; the code of {spec.method} has changed since: bump its version to run it again"
-            progress.end(_name(spec), f"already stored ({known['status']}){hint}")
+            progress.end(names[spec.key], f"already stored ({known['status']}){hint}")
         else:
             todo.append(spec)
     if not todo:
         return outcome
     folders = _prepare(todo, raw, progress)
     workers = min(workers, len(todo)) if device.type == "cpu" else 1
-    finished = _in_workers(todo, folders, workers, progress) if workers > 1 else _here(todo, folders, device, progress)
+    if workers > 1:
+        finished = _in_workers(todo, folders, workers, progress, names)
+    else:
+        finished = _here(todo, folders, device, progress, names)
     with closing(finished):  # whatever stops us here must stop the workers too, or they would finish what is queued
         for spec, (record, predictions) in finished:
             if predictions:
@@ -71,14 +76,9 @@ def execute(
             store.put(record)
             outcome[record["status"]] += 1
             ok = record["status"] == "ok"
-            progress.end(
-                _name(spec), f"ok, {record['cost']['fit_s']:.1f} s" if ok else f"{record['status']}: {record['error']}"
-            )
+            ending = f"ok, {record['cost']['fit_s']:.1f} s" if ok else f"{record['status']}: {record['error']}"
+            progress.end(names[spec.key], ending)
     return outcome
-
-
-def _name(spec: Spec) -> str:
-    return f"{spec.dataset} {spec.method} seed {spec.seed}"
 
 
 def _prepare(specs: Sequence[Spec], raw: Path | None, progress: Progress) -> list[Path]:
@@ -106,16 +106,16 @@ def _encoding(progress: Progress, title: str, done: int, total: int) -> None:
 
 
 def _here(
-    specs: Sequence[Spec], folders: Sequence[Path], device: torch.device, progress: Progress
+    specs: Sequence[Spec], folders: Sequence[Path], device: torch.device, progress: Progress, names: Mapping[str, str]
 ) -> Generator[tuple[Spec, Outcome]]:
     torch.set_num_threads(1)
     for spec, folder in zip(specs, folders, strict=True):
-        progress.begin(_name(spec))
+        progress.begin(names[spec.key])
         yield spec, run(spec, device=device, folder=folder, report=progress.note)
 
 
 def _in_workers(
-    specs: Sequence[Spec], folders: Sequence[Path], workers: int, progress: Progress
+    specs: Sequence[Spec], folders: Sequence[Path], workers: int, progress: Progress, names: Mapping[str, str]
 ) -> Generator[tuple[Spec, Outcome]]:
     """A free worker takes the next spec. Raises BenchError if a worker dies."""
     context = multiprocessing.get_context("spawn")
@@ -129,13 +129,13 @@ def _in_workers(
         finally:
             signal.signal(signal.SIGINT, handler)
         for spec in specs[:workers]:
-            progress.begin(_name(spec))
+            progress.begin(names[spec.key])
         waiting = iter(specs[workers:])
         for future in as_completed(futures):
             result = future.result()
             yield futures.pop(future), result
             if (following := next(waiting, None)) is not None:
-                progress.begin(_name(following))
+                progress.begin(names[following.key])
     except BrokenProcessPool as error:
         raise BenchError(
             "a worker process died, perhaps for want of memory; stored records are whole: run the same command again, "

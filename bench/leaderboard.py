@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -153,9 +153,27 @@ def _named(name: str, own: Record, others: Iterable[Record]) -> str:
 
 
 def _distinct(own: Record, other: Record) -> list[str]:
-    """Settings with another value there. Those that are unknown there follow from them (a trunk's own settings)."""
+    """Settings with another value there. What follows from them is left out: those that are unknown there, and those of
+    another component (``balancer.weights`` and ``balancer version`` where ``balancer`` differs)."""
     changed = [key for key in own if key in other and canonical(own[key]) != canonical(other[key])]
-    return changed or [key for key in own if key not in other]
+    component = {key: key.removesuffix(" version").partition(".")[0] for key in changed}
+    chosen = [key for key in changed if component[key] == key or component[key] not in changed]
+    return chosen or [key for key in own if key not in other]
+
+
+def run_names(specs: Sequence[Record]) -> list[str]:
+    """A name for each run: data set, method and seed, with the settings that tell it from other runs in the list."""
+    configs: dict[tuple[str, str], dict[str, Record]] = {}
+    for spec in specs:
+        configs.setdefault((spec["dataset"], spec["method"]), {})[canonical(spec["config"])] = spec["config"]
+    labels = {
+        (dataset, method, text): _named(method, config, family.values())
+        for (dataset, method), family in configs.items()
+        for text, config in family.items()
+    }
+    return [
+        f"{s['dataset']} {labels[s['dataset'], s['method'], canonical(s['config'])]} seed {s['seed']}" for s in specs
+    ]
 
 
 def _settings(values: Mapping[str, Any], sign: str = "=") -> str:

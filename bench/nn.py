@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,13 +37,85 @@ class Dropout(nn.Module):
         return x * (kept * (256 / (256 - self.dropped)))
 
 
-def mlp(width_in: int, width: int, depth: int, dropout: float) -> nn.Sequential:
-    """``depth`` layers of linear, ReLU, dropout; all of one width."""
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe and Szegedy, ICML 2015): y = (x - m) / sqrt(v + 1e-5) * weight + bias.
+
+    While training, m and v are the batch's moments; at evaluation, their running means. Rows of candidates and rows of
+    groups come from different distributions, so ``scope`` says which of two sets of running moments is at work. A mean
+    is exact over the first ten batches and exponential after them; a batch of one row is treated as at evaluation.
+    """
+
+    scope: Literal["pair", "user"] = "pair"
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        for scope in ("pair", "user"):
+            self.register_buffer(f"{scope}_mean", torch.zeros(width))
+            self.register_buffer(f"{scope}_var", torch.ones(width))
+            self.register_buffer(f"{scope}_batches", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, width], of the rows that ``scope`` names."""
+        mean, var, batches = (self.get_buffer(f"{self.scope}_{name}") for name in ("mean", "var", "batches"))
+        x = x.float()  # under autocast too: moments need the precision
+        if self.training and len(x) > 1:
+            var_now, mean_now = torch.var_mean(x, dim=0, correction=0)
+            with torch.no_grad():
+                batches += 1
+                share = (1 / batches).clamp(min=0.1)
+                mean.lerp_(mean_now, share)
+                var.lerp_(var_now * (len(x) / (len(x) - 1)), share)
+            mean, var = mean_now, var_now
+        return (x - mean) * torch.rsqrt(var + 1e-5) * self.weight + self.bias
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": BatchNorm, "layer": nn.LayerNorm}
+
+
+class Mlp(nn.Sequential):
+    """What ``mlp`` makes."""
+
+    def normalise(self, kind: str) -> None:
+        """Puts a norm of ``NORMS`` behind each linear layer."""
+        for i in reversed(range(len(self))):
+            layer = self[i]
+            if isinstance(layer, nn.Linear):
+                self.insert(i + 1, NORMS[kind](layer.out_features))
+
+
+def mlp(width_in: int, width: int, depth: int, dropout: float) -> Mlp:
+    """``depth`` layers of linear, ReLU, dropout; all of one width. Setting ``norm`` adds a norm to each."""
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers += [nn.Linear(width_in, width), nn.ReLU(), Dropout(dropout)]
         width_in = width
-    return nn.Sequential(*layers)
+    return Mlp(*layers)
+
+
+class Gate(nn.Linear):
+    """softmax(W x + b) over K experts. At evaluation it adds up how much weight each expert gets, for the record."""
+
+    def __init__(self, width_in: int, experts: int) -> None:
+        super().__init__(width_in, experts)
+        self.register_buffer("usage", torch.zeros(experts), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, width_in] -> weights [N, experts] that sum to 1."""
+        weights = torch.softmax(super().forward(x), dim=1)
+        if not self.training:
+            self.get_buffer("usage").add_(weights.detach().sum(dim=0))
+        return weights
+
+    def utilisation(self) -> dict[str, Any]:
+        """Each expert's share of the weight since ``usage`` was last zero, and the share of experts that are dead: with
+        less than a tenth of an equal share. Empty if nothing has passed the gate."""
+        usage = self.get_buffer("usage").double()
+        if not usage.sum() > 0:
+            return {}
+        share = usage / usage.sum()
+        return {"usage": share.tolist(), "dead": (share < 0.1 / len(share)).double().mean().item()}
 
 
 class HistoryAttention(nn.Module):
@@ -60,14 +133,78 @@ class HistoryAttention(nn.Module):
         return torch.bmm(weight.unsqueeze(1), states).squeeze(1)
 
 
+@dataclass(frozen=True)
+class Fields:
+    """How a concatenation is made up: the number of embedded fields, and of numbers after them, of each stretch."""
+
+    counts: tuple[tuple[int, int], ...]
+    embedding: int
+
+    @property
+    def width(self) -> int:
+        """Of the concatenation."""
+        return sum(coded * self.embedding + numbers for coded, numbers in self.counts)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [N, width] -> the embedded fields [N, fields, embedding] and the numbers [N, numbers]."""
+        sizes = [size for coded, numbers in self.counts for size in (coded * self.embedding, numbers)]
+        pieces = torch.split(x, sizes, dim=1)
+        return torch.cat(pieces[::2], dim=1).reshape(len(x), -1, self.embedding), torch.cat(pieces[1::2], dim=1)
+
+
+class CrossNetwork(nn.Module):
+    """x_{l+1} = x_0 * (W_l x_l + b_l) + x_l, two layers (Wang et al., DCN V2, WWW 2021, eq. 1)."""
+
+    def __init__(self, fields: Fields) -> None:
+        super().__init__()
+        self.width = fields.width
+        self.layers = nn.ModuleList(nn.Linear(self.width, self.width) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, width] -> [N, width]."""
+        crossed = x
+        for layer in self.layers:
+            crossed = x * layer(crossed) + crossed
+        return crossed
+
+
+class FactorisationMachine(nn.Module):
+    """[x, f] with f = 0.5 [(sum_i v_i)^2 - sum_i v_i^2] over the fields' vectors v_i (Guo et al., DeepFM, IJCAI 2017).
+
+    The vector of a number is the number times a trained vector. f stays a vector, whose sum is DeepFM's second-order
+    term, since several tasks read it.
+    """
+
+    def __init__(self, fields: Fields) -> None:
+        super().__init__()
+        self.fields = fields
+        self.width = fields.width + fields.embedding
+        self.numbers = nn.Parameter(torch.empty(sum(numbers for _, numbers in fields.counts), fields.embedding))
+        nn.init.normal_(self.numbers, std=0.05)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, width] -> [N, width + embedding]."""
+        vectors, numbers = self.fields.split(x)
+        total = vectors.sum(dim=1) + numbers @ self.numbers
+        squares = vectors.square().sum(dim=1) + numbers.square() @ self.numbers.square()
+        return torch.cat([x, 0.5 * (total.square() - squares)], dim=1)
+
+
+INTERACTIONS: dict[str, type[CrossNetwork | FactorisationMachine]] = {"dcn": CrossNetwork, "fm": FactorisationMachine}
+
+
 class FeatureInputs(Inputs):
     """One embedding table for all categorical fields; the history pooled by attention; its product with the item.
+
+    features: ``concat`` is the concatenation of all that. ``dcn`` and ``fm`` put a network of ``INTERACTIONS`` on the
+    user side alone, and another on user and candidate together in place of the candidate (none where no task has pair
+    scope). What a user-scope task sees still knows nothing of the candidate.
 
     Code 0 (unseen or missing) starts at zero. While training, a share ``id_dropout`` of user and item ids becomes 0
     (Volkovs et al., DropoutNet, NeurIPS 2017), so that the model learns what to do without them.
     """
 
-    def __init__(self, schema: Schema, *, embedding: int, id_dropout: float) -> None:
+    def __init__(self, schema: Schema, *, embedding: int, id_dropout: float, features: str = "concat") -> None:
         super().__init__()
         self.id_dropout = id_dropout
         offset, total = {}, 0
@@ -79,7 +216,7 @@ class FeatureInputs(Inputs):
         nn.init.normal_(self.table.weight, std=0.05)
         with torch.no_grad():
             self.table.weight[list(offset.values())] = 0.0
-        width: dict[Side, int] = {}
+        counts: dict[Side, tuple[int, int]] = {}
         sides: tuple[Side, ...] = ("user", "item", "pair")
         for side in sides:
             coded = schema.side(side)
@@ -89,14 +226,34 @@ class FeatureInputs(Inputs):
             self.register_buffer(
                 f"{side}_is_id", torch.tensor([f.kind == "id" for f in coded], dtype=torch.bool), False
             )
-            width[side] = len(coded) * embedding + len(schema.side(side, "numerical"))
-        self.attention = HistoryAttention(width["item"]) if schema.history else None
-        pooled = width["item"] if schema.history else 0
-        self.user_width = width["user"] + pooled
-        self.candidate_width = width["item"] + pooled + width["pair"]
+            counts[side] = len(coded), len(schema.side(side, "numerical"))
+        item = Fields((counts["item"],), embedding)
+        self.attention = HistoryAttention(item.width) if schema.history else None
+        pooled = item.counts if schema.history else ()
+        user = Fields((counts["user"], *pooled), embedding)
+        candidate = Fields((counts["item"], *pooled, counts["pair"]), embedding)
+        self.user_width, self.candidate_width = user.width, candidate.width
+        self.interactions = nn.ModuleDict()
+        if features != "concat":
+            of_user = self.interactions["user"] = INTERACTIONS[features](user)
+            self.user_width = of_user.width
+            if any(t.scope == "pair" for t in schema.tasks):
+                of_pair = self.interactions["pair"] = INTERACTIONS[features](
+                    Fields(user.counts + candidate.counts, embedding)
+                )
+                self.candidate_width = of_pair.width
 
     def sides(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See ``Inputs.sides``."""
+        user, candidate = self.concatenated(batch)
+        if "pair" in self.interactions:
+            candidate = self.interactions["pair"](torch.cat([user.index_select(0, batch.group), candidate], dim=1))
+        if "user" in self.interactions:
+            user = self.interactions["user"](user)
+        return user, candidate
+
+    def concatenated(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The two sides before any interactions."""
         item = self.embed("item", batch.items.cat[batch.item], batch.items.num[batch.item])
         pair = self.embed("pair", batch.pair_cat, batch.pair_num)
         user = self.embed("user", batch.user_cat, batch.user_num)
@@ -161,8 +318,12 @@ class Architecture(Method):
         pair, user = self.inputs(batch)
         self.shared = []
         outputs: dict[str, Tensor] = {}
-        for scope, x in (("pair", pair), ("user", user)):
+        scopes: tuple[tuple[Literal["pair", "user"], Tensor], ...] = (("pair", pair), ("user", user))
+        for scope, x in scopes:
             tasks = [t for t in self.tasks if t.scope == scope]
+            for module in self.modules():
+                if isinstance(module, BatchNorm):
+                    module.scope = scope
             states = self.represent(x, tasks) if tasks else {}
             outputs |= {name: self.towers[name](state) for name, state in states.items()}
         return {t.name: outputs[t.name] if t.kind == "multiclass" else outputs[t.name].squeeze(1) for t in self.tasks}
@@ -185,6 +346,10 @@ class OnTrunk(Method):
         """The architecture's losses."""
         return self.model.losses(outputs, batch)
 
+    def step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
+        """The architecture's way to update, applied to this method: its forward, losses, parameters and balancer."""
+        return type(self.model).step(self, batch, optimizer)
+
     def on_start(self, train: Any) -> None:
         """Passed on."""
         self.model.on_start(train)
@@ -196,3 +361,26 @@ class OnTrunk(Method):
     def parts(self) -> list[tuple[tuple[Task, ...], nn.Module]]:
         """The architecture's parts."""
         return self.model.parts()
+
+
+def normalise(method: Method, kind: str) -> None:
+    """Puts a norm of ``NORMS`` behind every linear layer that an ``mlp`` of the method has."""
+    for module in method.modules():
+        if isinstance(module, Mlp):
+            module.normalise(kind)
+
+
+def autocast(cls: type[Method], dtype: torch.dtype) -> type[Method]:
+    """The class with ``forward`` and ``losses`` in mixed precision; parameters, outputs and gradients of parameters
+    stay float32."""
+
+    def forward(self: Method, batch: Batch) -> dict[str, Tensor]:
+        with torch.autocast(batch.item.device.type, dtype):
+            return {name: output.float() for name, output in cls.forward(self, batch).items()}
+
+    def losses(self: Method, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        with torch.autocast(batch.item.device.type, dtype):
+            return cls.losses(self, outputs, batch)
+
+    members = {"forward": forward, "losses": losses, "__module__": cls.__module__, "__doc__": cls.__doc__}
+    return type(cls.__name__, (cls,), members)

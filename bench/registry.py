@@ -167,9 +167,9 @@ def _load(entry: Entry, base: type[Any]) -> type[Any]:
     return own[0]
 
 
-def source_files(name: str) -> list[Path]:
-    """The file of a method and those of the method families, blocks and text code that it imports, directly or not."""
-    todo, found = [find("method", name).path], []
+def source_files(name: str, kind: str = "method") -> list[Path]:
+    """The file of a method or balancer and those of the blocks and text code that it imports, directly or not."""
+    todo, found = [find(kind, name).path], []
     while todo:
         path = todo.pop()
         if path in found or not path.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 import traceback
@@ -15,8 +16,10 @@ import numpy as np
 import torch
 
 from bench import config, machine, registry, train
+from bench.api import Method
 from bench.data.prepare import Data, load, make, prepare
 from bench.errors import BenchError
+from bench.nn import Gate
 from bench.score import everything, references, score, whole
 from bench.spec import Spec, derive_seed, digest
 from bench.store import SCHEMA
@@ -84,6 +87,7 @@ def run(
         "references": _references(data.folder),
         "curve": [],
         "best_epoch": {},
+        "gates": {},
         "cost": {},
         "data": {"sha256": data.meta["sha256"], "rows": {k: v["rows"] for k, v in data.meta["parts"].items()}},
         "code": {**machine.code_version(registry.ROOT), "method_digest": method_digest(spec.method, spec.config)},
@@ -91,7 +95,7 @@ def run(
     }
     predictions: dict[str, np.ndarray] = {}
     try:
-        reason = registry.load_method(spec.method).declines(data.schema)
+        reason = config.declines(spec.method, spec.config, data.schema)
         if reason:
             record |= {"status": "declined", "error": reason}
         else:
@@ -117,7 +121,9 @@ def run(
 
 def method_digest(method: str, resolved: Mapping[str, Any]) -> str:
     """Digest of the code that a method's numbers come from. It audits; the declared versions decide."""
-    files = {*registry.source_files(method), registry.find("balancer", resolved["balancer"]).path, Path(train.__file__)}
+    files = {*registry.source_files(method), Path(train.__file__)}
+    for key in resolved.keys() & {"balancer", "balancer.of"}:
+        files |= {*registry.source_files(resolved[key], "balancer")}
     if "trunk" in resolved:
         files |= {*registry.source_files(resolved["trunk"])}
     return digest(sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files))
@@ -129,22 +135,25 @@ def _train(
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(derive_seed("weights", spec.seed))
     method = config.build(spec.method, spec.config, data.schema).to(device)
-    keys = ("lr", "weight_decay", "batch_size")
-    result: Fit = fit(
-        method,
-        data.train,
-        data.valid,
-        **{k: spec.config[k] for k in keys},
-        **spec.budget,
-        seed=spec.seed,
-        report=report,
-    )
+    keys = ("lr", "weight_decay", "batch_size", "schedule", "warmup", "grad_clip", "decay_embeddings")
+    settings: dict[str, Any] = {**{k: spec.config[k] for k in keys}, **spec.budget}
+
+    def learn(model: Method) -> Fit:
+        return fit(model, data.train, data.valid, **settings, seed=spec.seed, report=report)
+
+    rehearsed = _rehearse(method, learn, device)
+    result: Fit = learn(method)
+    result.seconds += rehearsed.seconds
+    result.rows += rehearsed.rows
     begin = time.perf_counter()
     predictions = evaluate(method, data.test)
     try:
         measured = everything(data.test, predictions)
         for part in data.extra:
             measured["slices"][part.name] = whole(part, evaluate(method, part))
+        gates = {name: m for name, m in method.named_modules() if isinstance(m, Gate)}
+        for gate in gates.values():
+            gate.get_buffer("usage").zero_()  # what is recorded is of the validation part alone
         valid = score(data.valid, evaluate(method, data.valid))
     except ValueError as error:
         raise Diverged(str(error)) from error
@@ -156,7 +165,7 @@ def _train(
         "params": sum(p.numel() for p in parameters),
         "trained": sum(p.numel() for p in parameters if p.requires_grad),
         "peak_mb": machine.peak_mb(device),
-        "rows_per_s": round(result.rows / result.seconds) if result.seconds else None,
+        "rows_per_s": round(result.rows / result.seconds) if result.rows else None,
         "texts_encoded": len(set(data.schema.texts) - {""}) if spec.lm else 0,
         "tuning_trials": 0,
     }
@@ -164,9 +173,24 @@ def _train(
         "metrics": {"valid": valid, "test": measured["test"], "slices": measured["slices"]},
         "curve": result.curve,
         "best_epoch": result.best_epoch,
+        "gates": {name: found for name, gate in gates.items() if (found := gate.utilisation())},
         "cost": cost,
     }
     return done, predictions
+
+
+def _rehearse(method: Method, learn: Callable[[Method], Fit], device: torch.device) -> Fit:
+    """Trains a copy with the balancer from which ``method.balancer`` wants weights, if any; draws no random number."""
+    first = method.balancer.rehearsal() if method.balancer is not None else None
+    if method.balancer is None or first is None:
+        return Fit()
+    copied = copy.deepcopy(method)
+    copied.balancer = first
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        done = learn(copied.to(device))
+    names = [t.name for t in method.tasks]
+    method.balancer.on_rehearsal(torch.tensor([[e["weights"][n] for n in names] for e in done.curve]).mean(dim=0))
+    return done
 
 
 @lru_cache(maxsize=8)

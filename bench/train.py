@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from bench import metrics
 from bench.api import Method, Task
@@ -27,7 +29,7 @@ class Diverged(Exception):
 
 @dataclass
 class Fit:
-    """What training has left behind. ``curve``: for each epoch its training losses and validation metrics."""
+    """What training has left behind. ``curve``: for each epoch mean losses and weights, and validation metrics."""
 
     curve: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: dict[str, int] = field(default_factory=dict)
@@ -63,31 +65,46 @@ def fit(
     epochs: int,
     patience: int,
     seed: int,
+    schedule: str = "constant",
+    warmup: float = 0.0,
+    grad_clip: float = 0.0,
+    decay_embeddings: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Fit:
     """Trains with AdamW until validation has not improved for ``patience`` epochs, then restores the best epoch.
 
+    schedule, warmup: see ``rate``. grad_clip: the largest norm of the gradient of each part that trains independently,
+    at every update that the method makes; 0 for none.
     What is compared is the mean over tasks of the primary metric's skill, (value - chance) / (perfect - chance): every
     task counts alike. Parts that train independently are judged, and restored, each by its own tasks. Raises
     Diverged when a loss or prediction stops being finite.
     """
-    result = Fit()
+    result, start = Fit(), time.perf_counter()
     method.on_start(train)
     parts = [_Part(tasks, module) for tasks, module in method.parts()]
     if not any(p.requires_grad for p in method.parameters()):
+        result.seconds = time.perf_counter() - start
         return result
     device = next(method.parameters()).device
-    optimizer = optimizer_for(method, lr, weight_decay)
+    optimizer = optimizer_for(method, lr, weight_decay, decay_embeddings)
+    if grad_clip > 0:
+        optimizer.register_step_pre_hook(partial(_clip, [part.module for part in parts], grad_clip))
+    every = epochs * math.ceil(train.rows / batch_size)
+    scheduler = LambdaLR(optimizer, partial(rate, schedule, warmup, every))
     generator = torch.Generator().manual_seed(derive_seed("batches", seed))
     constant = score(valid, chance(train, valid), primary_only=True)
-    on_device, start = train.to(device), time.perf_counter()
+    on_device = train.to(device)
     for epoch in range(1, epochs + 1):
         method.train()
         total = torch.zeros(len(method.tasks), device=device)
+        weights = torch.zeros_like(total)
         steps = 0
         for batch in on_device.batches(batch_size, generator):
             total += method.step(batch, optimizer)
+            scheduler.step()
             steps += 1
+            if method.balancer is not None and method.balancer.weights is not None:
+                weights += method.balancer.weights
         losses = (total / steps).tolist()
         if not all(map(math.isfinite, losses)):
             raise Diverged(f"training loss is not finite in epoch {epoch}")
@@ -96,12 +113,17 @@ def fit(
         names = [t.name for t in method.tasks]
         primary = {t.name: scores[t.name][t.metrics[0]] for t in method.tasks}
         result.curve.append({"epoch": epoch, "loss": dict(zip(names, losses, strict=True)), "valid": primary})
+        if method.balancer is not None and method.balancer.weights is not None:
+            result.curve[-1]["weights"] = dict(zip(names, (weights / steps).tolist(), strict=True))
         for part in parts:
             part.offer(epoch, mean_skill(part.tasks, scores, constant))
         report(
             f"epoch {epoch}/{epochs}  loss {sum(losses):.4f}  skill {mean_skill(method.tasks, scores, constant):.4f}"
         )
-        method.on_epoch(epoch, {k: v for k, v in primary.items() if v is not None})
+        known = {k: v for k, v in primary.items() if v is not None}
+        method.on_epoch(epoch, known)
+        if method.balancer is not None:
+            method.balancer.on_epoch(epoch, total / steps, known)
         if all(epoch - part.epoch >= patience for part in parts):
             break
     for part in parts:
@@ -111,14 +133,34 @@ def fit(
     return result
 
 
-def optimizer_for(method: Method, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW; weight decay on the weight matrices only, not on biases, norms or embeddings."""
-    tables = {id(m.weight) for m in method.modules() if isinstance(m, nn.Embedding)}
+def rate(schedule: str, warmup: float, steps: int, step: int) -> float:
+    """The factor of the learning rate in batch ``step`` (0, 1, ...) of about ``steps`` if no epoch is saved.
+
+    It rises in equal steps to 1 over the share ``warmup``; then it stays there (constant), falls to 0 in equal steps
+    (linear) or along half a cosine (Loshchilov and Hutter, SGDR, ICLR 2017).
+    """
+    rising = warmup * steps
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    done = min((step - rising) / (steps - rising), 1.0)
+    return {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[schedule]
+
+
+def optimizer_for(
+    method: Method, lr: float, weight_decay: float, decay_embeddings: bool = False
+) -> torch.optim.Optimizer:
+    """AdamW; weight decay on the weight matrices only, not on biases and norms, and on embeddings only if wanted."""
+    tables = {id(m.weight) for m in method.modules() if isinstance(m, nn.Embedding) and not decay_embeddings}
     trained = [p for p in method.parameters() if p.requires_grad]
     decayed = [p for p in trained if p.ndim > 1 and id(p) not in tables]
     rest = [p for p in trained if p.ndim <= 1 or id(p) in tables]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
+
+
+def _clip(modules: Sequence[nn.Module], most: float, *_: object) -> None:
+    for module in modules:
+        nn.utils.clip_grad_norm_(module.parameters(), most)
 
 
 @torch.inference_mode()

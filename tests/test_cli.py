@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, Bench, Plugin, Start
 
-from bench import cli, registry, scaffold
+from bench import cli, config, registry, scaffold
 from bench.suites import paths
 
 QUICK = ("-d", "sim-news", *SMALL, "--epochs", 1, "--workers", 1)
@@ -203,10 +203,22 @@ def test_every_suite_names_what_exists(bench: Bench) -> None:
 
     for name in paths():
         suite = load(name)
-        for method in suite.methods:
-            registry.find("method", method)
-        for dataset in suite.datasets:
+        for dataset, setup in suite.datasets.items():
             registry.find("dataset", dataset)
+            resolved = [config.resolve(e.method, {**setup.settings, **e.settings}) for e in suite.entries]
+            different = {json.dumps([e.method, r]) for e, r in zip(suite.entries, resolved, strict=True)}
+            assert len(different) == len(suite.entries), f"{name} names a run twice"
+
+
+def test_suites_leave_no_baseline_and_no_balancer_out() -> None:
+    from bench.suites import load
+
+    assert set(load("architectures").methods) == set(registry.entries("baselines"))
+    entries = load("balancers").entries
+    assert {e.settings["balancer"] for e in entries if e.settings} == set(registry.entries("balancers"))
+    assert {e.method for e in entries} == {"shared_bottom", "single_task"}
+    quick = load("quick").datasets
+    assert load("architectures").datasets == load("balancers").datasets == quick
 
 
 # Skeletons
@@ -418,6 +430,55 @@ def test_a_suite_can_be_cut_short(bench: Bench, tmp_path: Path, monkeypatch: pyt
     assert {(r["spec"]["config"]["batch_size"], *r["spec"]["budget"].values()) for r in records} == {(512, 1, 1)}
     (record,) = json.loads(bench(*words, "--seeds", 1, "--patience", 2, "-s", "batch_size=256").stdout)[1:]
     assert (record["spec"]["config"]["batch_size"], record["spec"]["budget"]) == (256, {"epochs": 3, "patience": 2})
+
+
+def test_entries_of_a_suite_have_settings_of_their_own(
+    bench: Bench, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mini.toml").write_text(
+        'about = "small"\nseeds = 1\nmethods = ["single_task", { method = "shared_bottom" },\n'
+        '  { method = "shared_bottom", settings = { balancer = "static", "balancer.weights" = { click = 2 } } },\n'
+        '  { method = "shared_bottom", settings = { batch_size = 64 } }]\n'
+        "[datasets.sim-news]\nbudget = { epochs = 1, patience = 1 }\nsettings = { batch_size = 512 }\n"
+    )
+    monkeypatch.setattr("bench.suites.FOLDER", tmp_path)
+    words = ("run", "--suite", "mini", *SMALL, "--workers", 1, "--results", tmp_path / "results")
+    done = bench(*words, "--json")
+    records = json.loads(done.stdout)
+    chosen = ("batch_size", "balancer", "balancer.weights")
+    assert [[r["spec"]["config"].get(k) for k in chosen] for r in records] == [
+        [512, "uniform", None], [512, "uniform", None], [512, "static", {"click": 2}], [64, "uniform", None]
+    ]  # fmt: skip
+    table = json.loads(bench("board", "--results", tmp_path / "results", "--json").stdout)["tables"][0]
+    labels = {row["label"] for row in table["rows"]} - {"oracle", "chance"}
+    same = "shared_bottom (balancer=uniform, batch_size="
+    assert labels == {"single_task", "shared_bottom (balancer=static, batch_size=512)", f"{same}512)", f"{same}64)"}
+    assert all(f"sim-news {label} seed 0" in done.stderr for label in labels)  # nothing passes without a line
+    assert refused(*words, "-s", "balancer=uniform").startswith("-s balancer: the entries of this suite differ in")
+    bench(*words, "-s", "lr=0.01")
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ("[3]", "methods has 3; give a name, or { method = NAME, settings = { KEY = VALUE } }"),
+        ('[{ method = "mmoe", setting = {} }]', "methods has {'method': 'mmoe', 'setting': {}}; give a name"),
+        ("[{ settings = { lr = 1 } }]", "give a name"),
+        ('[{ method = "mmoe", settings = 3 }]', "give a name"),
+        ('[{ method = "mmeo" }]', "unknown method 'mmeo'; did you mean 'mmoe'?"),
+        ('[{ method = "mmoe", settings = { exprts = 3 } }]', "unknown setting 'exprts'; did you mean 'experts'?"),
+        ('[{ method = "mmoe", settings = { balancer = "unifrm" } }]', "unknown balancer 'unifrm'"),
+    ],
+)
+def test_a_wrong_entry_of_a_suite_is_named(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, methods: str, message: str
+) -> None:
+    (tmp_path / "mini.toml").write_text(f'about = ""\nseeds = 1\nmethods = {methods}\n[datasets.sim-news]\n')
+    monkeypatch.setattr("bench.suites.FOLDER", tmp_path)
+    said = refused("run", "--suite", "mini", "--results", tmp_path / "results")
+    assert message in said
+    assert "mini.toml" in said or said.startswith("unknown")
+    assert not (tmp_path / "results").exists()
 
 
 def test_stale_records_are_listed(bench: Bench, plugin: Plugin, tmp_path: Path) -> None:

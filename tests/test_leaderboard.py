@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import BenchError
-from bench.leaderboard import DASH, Board, Cell, Row, Table, board
+from bench.leaderboard import DASH, Board, Cell, Row, Table, board, run_names
 from bench.render import to_console, to_json, to_markdown
 
 Record = dict[str, Any]
@@ -209,6 +209,39 @@ def test_labels_name_only_what_distinguishes() -> None:
     assert labels(MMOE, runs("mmoe", [0.7], method_version=2)) == {"mmoe (version=1)", "mmoe (version=2)"}
     parts = runs("mmoe", [0.7], parts={"balancer": 2})
     assert labels(MMOE, parts) == {"mmoe (balancer version=1)", "mmoe (balancer version=2)"}
+
+
+def test_what_follows_from_a_component_is_not_in_the_label() -> None:
+    """Rows that differ in the balancer are named by it alone; the same balancer with other settings by those too."""
+
+    def under(balancer: str, version: int = 1, **own: float) -> list[Record]:
+        made = {"lr": 0.002, "batch_size": 512, "balancer": balancer, **{f"balancer.{k}": v for k, v in own.items()}}
+        return runs("shared_bottom", [0.7], config=made, parts={"balancer": version})
+
+    def labels(*some: list[Record]) -> set[str]:
+        return {r.label for r in only(sum(some, SINGLE)).rows} - {"chance", "single_task"}
+
+    dwa, rlw = under("dwa", temperature=2.0), under("rlw", version=3, temperature=1.0)
+    assert labels(dwa, rlw, under("uniform")) == {f"shared_bottom (balancer={b})" for b in ("dwa", "rlw", "uniform")}
+    assert labels(dwa, rlw, under("dwa", temperature=4.0)) == {
+        "shared_bottom (balancer=rlw)",
+        "shared_bottom (balancer=dwa, balancer.temperature=2.0)",
+        "shared_bottom (balancer=dwa, balancer.temperature=4.0)",
+    }
+    assert labels(dwa, under("dwa", version=2, temperature=2.0)) == {
+        "shared_bottom (balancer version=1)", "shared_bottom (balancer version=2)"
+    }  # fmt: skip
+    assert labels(dwa) == {"shared_bottom"}
+    assert run_names([r["spec"] for r in (*dwa, *rlw, *SINGLE[:1])]) == [
+        "toy shared_bottom (balancer=dwa) seed 0", "toy shared_bottom (balancer=rlw) seed 0", "toy single_task seed 0"
+    ]  # fmt: skip
+
+
+def test_records_from_before_gates_were_recorded_stay_readable() -> None:
+    new = copy.deepcopy(MMOE)
+    for r in new:
+        r["gates"] = {"gates.click": {"usage": [0.9, 0.1], "dead": 0.0}}
+    assert only(SINGLE + new) == only(SINGLE + MMOE)
 
 
 def test_several_baselines_the_best_one_is_compared_with_and_named() -> None:

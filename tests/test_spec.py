@@ -90,6 +90,12 @@ def test_settings_of_components_are_prefixed() -> None:
         ({"lr": -1.0}, "must be positive"),
         ({"balancer": "unifrom"}, "did you mean 'uniform'"),
         ({"balancer": 3}, "expected a name"),
+        ({"schedule": "cosin"}, "unknown value of 'schedule' 'cosin'; did you mean 'cosine'"),
+        ({"features": "deepfm"}, "did you mean 'fm'"),
+        ({"norm": "none at all"}, "unknown value of 'norm'"),
+        ({"precision": "float16"}, "did you mean 'bfloat16'|did you mean 'float32'"),
+        ({"warmup": 1.0}, "at least 0 and below 1"),
+        ({"grad_clip": -1}, "'grad_clip' at least 0"),
     ],
 )
 def test_bad_settings(given_: dict[str, object], message: str) -> None:
@@ -99,6 +105,18 @@ def test_bad_settings(given_: dict[str, object], message: str) -> None:
 
 def test_a_whole_number_may_stand_for_a_real_one() -> None:
     assert config.resolve("mmoe", {"lr": 1})[0]["lr"] == 1.0
+
+
+def test_a_method_may_not_take_the_name_of_a_common_setting(tmp_path: Path) -> None:
+    path = tmp_path / "greedy.py"
+    head = "from bench.api import Method\n\n\nclass Greedy(Method):\n"
+    path.write_text(f"{head}    def __init__(self, schema, inputs, *, warmup=3): ...\n")
+    registry.add_plugin(path)
+    try:
+        with pytest.raises(BenchError, match="method 'greedy': setting 'warmup' is common to all methods"):
+            config.resolve("greedy", {})
+    finally:
+        registry._plugins.pop("greedy")
 
 
 def test_a_trunk_is_an_architecture() -> None:

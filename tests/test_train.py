@@ -5,16 +5,19 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import check, metrics, score, train
+from bench import check, config, metrics, registry, score, train
 from bench.api import Batch, Items, Method, Task, group_softmax_loss, task_loss
 from bench.data.prepare import Data
-from bench.nn import Dropout, HistoryAttention, base_rate
+from bench.nn import BatchNorm, Dropout, FeatureInputs, Gate, HistoryAttention, base_rate, mlp
+from bench.run import run, specify
+from bench.spec import derive_seed
 
 NAN = math.nan
 
@@ -150,6 +153,7 @@ class Scripted(Method):
 
     def step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
         self.modes.append(self.training)
+        optimizer.step()  # no gradient: nothing moves
         return torch.zeros(len(self.tasks))
 
     def on_epoch(self, epoch: int, valid: Mapping[str, float]) -> None:
@@ -254,3 +258,306 @@ def test_slices_score_only_unseen_rows() -> None:
     label = data.test.labels["click"].numpy()
     assert found["metrics"]["click"]["auc"] == metrics.auc(label[cold], predictions["click"][cold])
     assert "interest" not in found["metrics"]  # a user-scope task knows no item
+
+
+# Settings that all methods have
+
+
+def common(monkeypatch: pytest.MonkeyPatch, **given: object) -> None:
+    """Other defaults for the settings common to all methods."""
+    for key, value in given.items():
+        assert key in config.COMMON
+        monkeypatch.setitem(config.COMMON, key, value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"features": "dcn"},
+        {"features": "fm"},
+        {"norm": "batch"},
+        {"norm": "layer"},
+        {"features": "dcn", "norm": "batch"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["shared_bottom", "mmoe", "single_task", "frozen"])
+def test_the_contract_holds_with_every_input_layer_and_norm(
+    name: str, given: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = check.make(name, check.small("sim-news").schema)
+    common(monkeypatch, **given)
+    changed = check.make(name, check.small("sim-news").schema)
+    assert sum(p.numel() for p in changed.parameters()) > sum(p.numel() for p in plain.parameters())
+    for aspect in check.ON_DATA:
+        aspect(name, check.small("sim-news"))
+
+
+def side_vectors(inputs: FeatureInputs, x: Tensor, side: str) -> list[Tensor]:
+    """The vectors of all fields of one row, numbers times their trained vectors, one by one."""
+    fields, found, start, number = inputs.interactions[side].fields, [], 0, 0
+    for coded, numbers in fields.counts:
+        for _ in range(coded):
+            found.append(x[start : start + fields.embedding])
+            start += fields.embedding
+        for _ in range(numbers):
+            found.append(x[start] * inputs.interactions[side].numbers[number])
+            start, number = start + 1, number + 1
+    assert start == len(x) and number == len(inputs.interactions[side].numbers)
+    return found
+
+
+@pytest.mark.parametrize("dataset", ["sim-news", "sim-shop"])
+def test_factorisation_machine_by_hand(dataset: str) -> None:
+    """The sum of the products of all pairs of fields (Rendle, ICDM 2010, lemma 3.1), pair by pair."""
+    data = check.small(dataset)
+    inputs = check.make("shared_bottom", data.schema, features="fm").eval().inputs
+    batch = next(data.test.inputs(64))
+    user, candidate = inputs.concatenated(batch)
+    got_user, got_candidate = inputs.sides(batch)
+    rows = {"user": (user, got_user), "pair": (torch.cat([user[batch.group], candidate], dim=1), got_candidate)}
+    for side, (x, got) in rows.items():
+        for row in (0, len(x) // 2, len(x) - 1):
+            vectors = side_vectors(inputs, x[row], side)
+            wanted = sum((a * b for i, a in enumerate(vectors) for b in vectors[i + 1 :]), torch.zeros(16))
+            torch.testing.assert_close(got[row], torch.cat([x[row], wanted]))
+
+
+def test_cross_network_by_hand() -> None:
+    data = check.small("sim-news")
+    inputs = check.make("shared_bottom", data.schema, features="dcn").eval().inputs
+    batch = next(data.test.inputs(64))
+    user, candidate = inputs.concatenated(batch)
+    got_user, got_candidate = inputs.sides(batch)
+    rows = {"user": (user[3], got_user[3]), "pair": (torch.cat([user[batch.group[7]], candidate[7]]), got_candidate[7])}
+    for side, (x0, got) in rows.items():
+        x = x0.tolist()
+        for layer in inputs.interactions[side].layers:
+            w, b = layer.weight.tolist(), layer.bias.tolist()
+            x = [x0[i].item() * (sum(w[i][j] * x[j] for j in range(len(x))) + b[i]) + x[i] for i in range(len(x))]
+        torch.testing.assert_close(got, torch.tensor(x), atol=1e-5, rtol=1e-4)
+
+
+def test_running_moments_are_those_of_the_training_batches_of_each_scope() -> None:
+    """Recomputed from what the layer was given; evaluation then uses them, whatever rows it sees."""
+    data = check.small("sim-news")
+    method = check.make("shared_bottom", data.schema, norm="batch")
+    layer = method.bottom[1]
+    assert isinstance(layer, BatchNorm)
+    seen: dict[str, list[Tensor]] = {"pair": [], "user": []}
+
+    def note(layer: BatchNorm, args: tuple[Tensor]) -> None:
+        if layer.training:
+            seen[layer.scope].append(args[0].detach().double())
+
+    handle = layer.register_forward_pre_hook(note)
+    optimizer = train.optimizer_for(method.train(), 0.01, 0.0)
+    for epoch in range(3):
+        for batch in data.train.batches(64, torch.Generator().manual_seed(epoch)):
+            method.step(batch, optimizer)
+    handle.remove()
+    assert len(seen["pair"]) == len(seen["user"]) > 20
+    for scope, batches in seen.items():
+        mean, var = batches[0].mean(0), batches[0].var(0)
+        for i, x in enumerate(batches[1:], 2):
+            share = max(1 / i, 0.1)
+            if len(x) > 1:
+                mean, var = (1 - share) * mean + share * x.mean(0), (1 - share) * var + share * x.var(0)
+        torch.testing.assert_close(layer.get_buffer(f"{scope}_mean").double(), mean, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(layer.get_buffer(f"{scope}_var").double(), var, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(layer.user_mean, layer.pair_mean, atol=0.01)
+
+    method.eval()
+    given: list[tuple[str, Tensor, Tensor]] = []
+    layer.register_forward_hook(lambda layer, args, out: given.append((layer.scope, args[0], out)))
+    method(next(data.test.inputs(10**9)))
+    assert [scope for scope, _, _ in given] == ["pair", "user"]
+    for scope, x, out in given:
+        mean, var = layer.get_buffer(f"{scope}_mean"), layer.get_buffer(f"{scope}_var")
+        wanted = F.batch_norm(x, mean, var, layer.weight, layer.bias, eps=1e-5)
+        torch.testing.assert_close(out, wanted)
+        assert out.mean(0).abs().mean() < 0.5 and 0.5 < out.std(0).mean() < 2  # test rows are much like training rows
+
+
+def test_batch_norm_is_torch_s() -> None:
+    torch.manual_seed(0)
+    ours, theirs = BatchNorm(5), nn.BatchNorm1d(5, momentum=None)
+    for _ in range(4):
+        x = torch.randn(7, 5) * 3 + 1
+        torch.testing.assert_close(ours(x), theirs(x))
+    one = torch.randn(1, 5)
+    ours(one)  # a single row has no variance: it leaves the moments alone
+    torch.testing.assert_close(ours(one), theirs.eval()(one))
+    torch.testing.assert_close(ours.eval()(x), theirs(x))
+    ours.scope = "user"
+    assert not torch.allclose(ours(x), theirs(x))
+
+
+def test_a_norm_stands_behind_every_linear_layer_of_an_mlp() -> None:
+    layers = mlp(3, 4, 2, 0.1)
+    layers.normalise("layer")
+    assert [type(layer) for layer in layers] == [nn.Linear, nn.LayerNorm, nn.ReLU, Dropout] * 2
+    method = check.make("mmoe", check.small("sim-news").schema, norm="layer")
+    assert all(isinstance(e[1], nn.LayerNorm) for e in method.experts)
+    assert all(isinstance(t[0][1], nn.LayerNorm) and isinstance(t[-1], nn.Linear) for t in method.towers.values())
+
+
+def fit_once(method: Method, data: Data, **given: Any) -> train.Fit:
+    usual = {"lr": 0.01, "weight_decay": 0.0, "batch_size": 256, "epochs": 1, "patience": 9, "seed": 0}
+    return train.fit(method, data.train, data.valid, **usual | given)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_schedules_are_torch_s(schedule: str) -> None:
+    steps, optimizer = 40, torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    oracle = {
+        "constant": lambda o: torch.optim.lr_scheduler.ConstantLR(o, factor=1.0),
+        "linear": lambda o: torch.optim.lr_scheduler.LinearLR(o, 1.0, 0.0, total_iters=steps),
+        "cosine": lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=steps),
+    }[schedule](optimizer)
+    for step in range(steps):
+        assert math.isclose(train.rate(schedule, 0.0, steps, step), oracle.get_last_lr()[0], abs_tol=1e-9)
+        optimizer.step()
+        oracle.step()
+
+
+def test_warm_up_rises_in_equal_steps() -> None:
+    factors = [train.rate("linear", 0.1, 50, step) for step in range(51)]
+    assert factors[:6] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1.0])
+    assert [a - b for a, b in zip(factors[5:], factors[6:], strict=False)] == pytest.approx([1 / 45] * 45)
+    assert train.rate("linear", 0.1, 50, 60) == train.rate("cosine", 0.1, 50, 60) == 0.0  # more batches than reckoned
+
+
+def watched(name: str, data: Data, updates: int) -> tuple[Method, list[float], list[dict[str, float]]]:
+    """A method that makes several updates a batch in a step of its own, and what its optimizer saw at each."""
+    base = registry.load_method(name)
+    rates: list[float] = []
+    norms: list[dict[str, float]] = []
+
+    class Own(base):
+        def step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
+            if not rates:
+                optimizer.register_step_post_hook(lambda *_: note(optimizer))
+            for _ in range(updates):
+                losses = super().step(batch, optimizer)
+            return losses
+
+    def note(optimizer: torch.optim.Optimizer) -> None:
+        rates.append(optimizer.param_groups[0]["lr"])
+        parts = {tasks[0].name: [p.grad for p in m.parameters() if p.grad is not None] for tasks, m in method.parts()}
+        norms.append({n: torch.cat([g.flatten() for g in own]).norm().item() for n, own in parts.items()})
+
+    torch.manual_seed(0)
+    resolved, _ = config.resolve(name, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "load_method", lambda _: Own)
+        method = config.build(name, resolved, data.schema)
+    return method, rates, norms
+
+
+def test_schedule_and_clipping_hold_for_a_step_of_the_methods_own() -> None:
+    data = check.small("sim-news")
+    method, rates, norms = watched("shared_bottom", data, updates=2)
+    fit_once(method, data, batch_size=64, epochs=2, schedule="cosine", warmup=0.1, grad_clip=0.05)
+    batches = 2 * math.ceil(data.train.rows / 64)
+    wanted = [0.01 * train.rate("cosine", 0.1, batches, i) for i in range(len(rates) // 2)]
+    assert rates[::2] == rates[1::2] == pytest.approx(wanted)
+    assert abs(len(rates) / 2 - batches) <= 0.1 * batches and rates[-2] < 0.01 * rates[batches // 4]
+    (largest,) = {key for norm in norms for key in norm}
+    assert all(norm[largest] <= 0.05 * 1.001 for norm in norms) and norms[0][largest] == pytest.approx(0.05, rel=1e-3)
+
+
+def test_independent_parts_are_clipped_apart() -> None:
+    data = check.small("sim-news")
+    method, _, norms = watched("single_task", data, updates=1)
+    fit_once(method, data, grad_clip=1e-3)
+    assert set(norms[0]) == {t.name for t in data.schema.tasks}
+    assert all(value == pytest.approx(1e-3, rel=1e-2) for value in norms[0].values())
+
+
+def test_settings_at_their_defaults_change_nothing() -> None:
+    data, results = check.small("sim-news"), []
+    for given in ({}, {k: config.COMMON[k] for k in ("schedule", "warmup", "grad_clip", "decay_embeddings")}):
+        method = check.make("mmoe", data.schema)
+        fit_once(method, data, **given)
+        results.append(method.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(results[0].values(), results[1].values(), strict=True))
+
+
+def test_weight_decay_on_embeddings_only_if_wanted() -> None:
+    method = check.make("shared_bottom", check.small("sim-news").schema, norm="layer")
+    optimizer = train.optimizer_for(method, 0.1, 0.5, decay_embeddings=True)
+    decayed = {id(p) for p in optimizer.param_groups[0]["params"]}
+    assert all((id(p) in decayed) == (p.ndim > 1) for p in method.parameters())
+    assert id(method.inputs.table.weight) in decayed
+
+
+@pytest.mark.parametrize("name", ["mmoe", "single_task", "frozen"])
+def test_mixed_precision(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrix products are in bfloat16, in training and at evaluation; the rest stays float32 and learns as usual."""
+    data = check.small("sim-news")
+    full = check.make(name, data.schema).eval()
+    common(monkeypatch, precision="bfloat16")
+    method = check.make(name, data.schema).eval()
+    types = set()
+    for module in method.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda m, args, out: types.add(out.dtype))
+    batch = next(data.train.batches(256, torch.Generator().manual_seed(0)))
+    outputs = method(batch)
+    assert {o.dtype for o in outputs.values()} == {torch.float32}
+    assert torch.bfloat16 in types and torch.float32 not in types - {torch.bfloat16}
+    with torch.no_grad():
+        for task, output in full(batch).items():
+            torch.testing.assert_close(outputs[task], output, atol=0.05, rtol=0.05)
+            assert not torch.equal(outputs[task], output)
+    losses = method.losses(outputs, batch)
+    method.backward(losses)
+    assert losses.dtype == torch.float32
+    assert {p.grad.dtype for p in method.parameters() if p.grad is not None} == {torch.float32}
+    for aspect in (
+        check.answers_every_task,
+        check.trains_every_parameter,
+        check.keeps_user_scope,
+        check.repeats_itself,
+        check.saves_and_loads,
+        check.learns,
+    ):
+        aspect(name, data)
+
+
+def test_gates_tell_their_shares_and_their_dead() -> None:
+    torch.manual_seed(0)
+    gate, x = Gate(3, 4), torch.randn(6, 3)
+    assert gate.utilisation() == {}
+    with torch.no_grad():
+        gate.bias.copy_(torch.tensor([0.0, 1.0, 0.5, -9.0]))
+    gate.train()(x)
+    assert gate.utilisation() == {}  # training does not count
+    gate.eval()
+    gate(x[:2]), gate(x[2:])
+    by_hand = torch.softmax(x @ gate.weight.T + gate.bias, dim=1).mean(0)
+    found = gate.utilisation()
+    assert found["usage"] == pytest.approx(by_hand.tolist(), rel=1e-5)
+    assert found["dead"] == 0.25  # a weight near exp(-10), below a tenth of a quarter
+
+
+def test_the_record_has_the_gates_of_the_validation_part() -> None:
+    given = {"knobs": check.SMALL, "budget": {"epochs": 1, "patience": 1}}
+    spec = specify("sim-news", "mmoe", **given)
+    record, _ = run(spec, device=torch.device("cpu"))
+    data = check.small("sim-news")
+    assert set(record["gates"]) == {f"gates.{t.name}" for t in data.schema.tasks}
+    torch.manual_seed(derive_seed("weights", 0))
+    method = config.build("mmoe", spec.config, data.schema)
+    keys = ("lr", "weight_decay", "batch_size")
+    fit_once(method, data, **{k: spec.config[k] for k in keys}, patience=1)
+    for gate in method.gates.values():
+        gate.usage.zero_()
+    train.evaluate(method, data.valid)
+    for path, found in record["gates"].items():
+        usage = method.get_submodule(path).usage
+        assert found["usage"] == pytest.approx((usage / usage.sum()).tolist(), rel=1e-4)
+        assert found["dead"] == sum(share < 0.1 / 4 for share in found["usage"]) / 4
+    ungated, _ = run(specify("sim-news", "shared_bottom", **given), device=torch.device("cpu"))
+    assert ungated["gates"] == {}

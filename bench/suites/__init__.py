@@ -21,13 +21,26 @@ class Setup:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A method, and settings of its own beside those of the data set. In the file: a name, or a table of this form."""
+
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Suite:
-    """Every method on every data set with seeds 0 .. seeds-1."""
+    """Every entry on every data set with seeds 0 .. seeds-1."""
 
     about: str
-    methods: list[str]
+    entries: list[Entry]
     seeds: int
     datasets: dict[str, Setup]
+
+    @property
+    def methods(self) -> list[str]:
+        """The names of the methods, each once."""
+        return list(dict.fromkeys(entry.method for entry in self.entries))
 
 
 def paths() -> dict[str, Path]:
@@ -43,6 +56,19 @@ def load(name: str) -> Suite:
     try:
         content: dict[str, Any] = tomllib.loads(known[name].read_text("utf-8"))
         setups = {dataset: Setup(**setup) for dataset, setup in content.pop("datasets").items()}
-        return Suite(**content, datasets=setups)
+        entries = [_entry(known[name], entry) for entry in content.pop("methods")]
+        return Suite(**content, entries=entries, datasets=setups)
     except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
         raise BenchError(f"{known[name]}: {error}") from error
+
+
+def _entry(path: Path, written: Any) -> Entry:
+    if isinstance(written, str):
+        return Entry(written)
+    if isinstance(written, dict) and written.keys() <= {"method", "settings"}:
+        method, settings = written.get("method"), written.get("settings", {})
+        if isinstance(method, str) and isinstance(settings, dict):
+            return Entry(method, settings)
+    raise BenchError(
+        f"{path}: methods has {written}; give a name, or {{ method = NAME, settings = {{ KEY = VALUE }} }}"
+    )
