@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from optuna.distributions import CategoricalDistribution
 from torch import Tensor, nn
 
 from baselines.shared_bottom import SharedBottom
@@ -12,10 +14,25 @@ from bench.api import Batch, Method, Schema, Task
 from bench.nn import MakeInputs
 
 
-class SingleTask(Method):
-    """A one-task shared-bottom model for each task; trained side by side, each keeping its own best epoch."""
+def dense(read: int, width: int, depth: int, tower: int, tasks: Sequence[Task]) -> int:
+    """Parameters of a shared-bottom model on inputs of width ``read``, those of the input layer left out."""
+    bottom = (read + 1) * width + (depth - 1) * (width + 1) * width
+    return bottom + sum((width + 1) * tower + (tower + 1) * t.outputs for t in tasks)
 
-    space = SharedBottom.space
+
+class SingleTask(Method):
+    """A one-task shared-bottom model for each task; trained side by side, each keeping its own best epoch.
+
+    match: narrow the bottoms (the largest width that fits) until all models together have no more dense parameters
+        than one shared-bottom of these settings. Input layers stay whole: each model has its own embeddings.
+    per_task: settings of single tasks, such as {"click": {"width": 64}}; they win over ``match``.
+    """
+
+    space = {
+        **SharedBottom.space,
+        "match": CategoricalDistribution([False]),  # both are chosen, not searched
+        "per_task": CategoricalDistribution([None]),
+    }
 
     def __init__(
         self,
@@ -26,12 +43,30 @@ class SingleTask(Method):
         depth: int = 1,
         tower: int = 32,
         dropout: float = 0.1,
+        match: bool = False,
+        per_task: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(schema)
+        common = {"width": width, "depth": depth, "tower": tower, "dropout": dropout}
+        given = per_task or {}
+        names = [t.name for t in schema.tasks]
+        for name, own in given.items():
+            if name not in names:
+                raise ValueError(f"per_task: '{name}' is not a task; tasks are {', '.join(names)}")
+            for key, value in own.items():
+                if key not in common or type(value) not in (int, type(common[key])) or value < 0:
+                    raise ValueError(f"per_task of '{name}': '{key}' cannot be {value}; settings are {common}")
+        if match:
+            read = inputs(schema).width
+            most = dense(read, width, depth, tower, schema.tasks)
+            fits = (
+                w for w in range(width, 0, -1) if sum(dense(read, w, depth, tower, [t]) for t in self.tasks) <= most
+            )
+            common["width"] = next(fits, 1)
         self.models = nn.ModuleDict()
         for task in schema.tasks:
-            alone = replace(schema, tasks=(task,))
-            self.models[task.name] = SharedBottom(alone, inputs, width=width, depth=depth, tower=tower, dropout=dropout)
+            alone: dict[str, Any] = {**common, **given.get(task.name, {})}
+            self.models[task.name] = SharedBottom(replace(schema, tasks=(task,)), inputs, **alone)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Each task's own model."""
