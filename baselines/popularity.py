@@ -22,8 +22,8 @@ class Popularity(Method):
         super().__init__(schema)
         self.shrinkage = shrinkage
         for task in self.tasks:
-            size = (len(schema.texts),) if task.scope == "pair" else (task.outputs,)
-            self.register_buffer(f"of_{task.name}", torch.zeros(size))
+            size = len(schema.texts) if task.scope == "pair" else 1
+            self.register_buffer(f"of_{task.name}", torch.zeros(size, task.outputs))
 
     def on_start(self, train: Any) -> None:
         """Counts the training labels."""
@@ -34,10 +34,14 @@ class Popularity(Method):
             else:
                 known = ~label.isnan()
                 index, value, size = train.item[known].long(), label[known], len(self.schema.texts)
-                total, count = torch.bincount(index, value, minlength=size), torch.bincount(index, minlength=size)
-                estimate = (total + self.shrinkage * value.mean()) / (count + self.shrinkage)
+                values = [value == c for c in range(task.outputs)] if task.kind == "multiclass" else [value]
+                count = torch.bincount(index, minlength=size) + self.shrinkage
+                shrunk = [torch.bincount(index, v, size) + self.shrinkage * v.mean() for v in map(Tensor.float, values)]
+                estimate = torch.stack(shrunk, dim=1) / count[:, None]
                 if task.kind == "binary":
                     estimate = estimate.clamp(1e-6, 1 - 1e-6).logit()
+                elif task.kind == "multiclass":
+                    estimate = estimate.clamp(min=1e-6).log()
             if estimate is not None:
                 self.get_buffer(f"of_{task.name}").copy_(estimate)
 
@@ -46,10 +50,6 @@ class Popularity(Method):
         outputs = {}
         for task in self.tasks:
             stored = self.get_buffer(f"of_{task.name}")
-            if task.scope == "pair":
-                outputs[task.name] = stored[batch.item]
-            else:
-                outputs[task.name] = stored.expand(len(batch.user_cat), -1)
-                if task.kind != "multiclass":
-                    outputs[task.name] = outputs[task.name].squeeze(1)
+            output = stored[batch.item] if task.scope == "pair" else stored.expand(len(batch.user_cat), -1)
+            outputs[task.name] = output if task.kind == "multiclass" else output.squeeze(1)
         return outputs
