@@ -9,9 +9,8 @@ import torch
 from optuna.distributions import FloatDistribution, IntDistribution
 from torch import Tensor, nn
 
-from baselines.omoe import Experts, mix
 from bench.api import Schema, Task
-from bench.nn import Architecture, Gate, MakeInputs
+from bench.nn import Architecture, Gate, MakeInputs, mix, mlps
 
 
 class Level(nn.Module):
@@ -21,7 +20,7 @@ class Level(nn.Module):
         self, tasks: Sequence[Task], width_in: int, width: int, *, task_experts: int, depth: int, dropout: float
     ) -> None:
         super().__init__()
-        self.experts = nn.ModuleDict({t.name: Experts(task_experts, width_in, width, depth, dropout) for t in tasks})
+        self.experts = nn.ModuleDict({t.name: mlps(task_experts, width_in, width, depth, dropout) for t in tasks})
         self.gates = nn.ModuleDict({t.name: Gate(width_in, len(tasks) * task_experts) for t in tasks})
         most = task_experts**-0.5
         self.residual = nn.ParameterDict(

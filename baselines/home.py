@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from optuna.distributions import FloatDistribution, IntDistribution
 from torch import Tensor, nn
 
-from baselines.omoe import mix
 from bench.api import Schema, Task
-from bench.nn import Architecture, BatchNorm, Dropout, Gate, MakeInputs
+from bench.nn import Architecture, BatchNorm, Dropout, Experts, Gate, MakeInputs, mix
 
 
 class Expert(nn.Module):
@@ -31,17 +29,6 @@ class Expert(nn.Module):
         """x [N, width_in] -> [N, width]."""
         state: Tensor = self.layers(x * (2 * torch.sigmoid(self.up(self.down(x)))))
         return state
-
-
-class Experts(nn.ModuleList):
-    """``count`` experts that read the same input, each through its own feature gate."""
-
-    def __init__(self, count: int, width_in: int, width: int, depth: int, dropout: float, rank: int) -> None:
-        super().__init__(Expert(width_in, width, depth, dropout, rank) for _ in range(count))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [N, width_in] -> [N, count, width]."""
-        return torch.stack([expert(x) for expert in self], dim=1)
 
 
 class Unit(nn.Module):
@@ -96,7 +83,11 @@ class Home(Architecture):
         dropout: float = 0.1,
     ) -> None:
         super().__init__(schema, inputs, width=width, tower=tower, dropout=dropout)
-        make, read = partial(Experts, experts, width=width, depth=depth, dropout=dropout, rank=rank), self.inputs.width
+        read = self.inputs.width
+
+        def make(width_in: int) -> Experts:
+            return Experts(Expert(width_in, width, depth, dropout, rank) for _ in range(experts))
+
         categories = list(dict.fromkeys(map(category, self.tasks)))
         self.first_shared = make(read)
         self.first_category = nn.ModuleDict({c: make(read) for c in categories})

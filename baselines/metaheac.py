@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bench.api import Batch, Method, Schema, Task
-from bench.nn import Architecture, Gate, MakeInputs, mlp
+from bench.nn import Architecture, Gate, MakeInputs, mix, mlps
 
 
 def halves(batch: Batch, tasks: Sequence[Task]) -> tuple[Batch, Batch] | None:
@@ -77,8 +77,8 @@ class MetaHeac(Architecture):
         self.local_lr = local_lr
         self.place = {t.name: i for i, t in enumerate(self.tasks)}
         self.codes = nn.Embedding(len(self.tasks), task_width)
-        self.experts = nn.ModuleList(mlp(self.inputs.width, width, depth, dropout) for _ in range(experts))
-        self.critics = nn.ModuleList(mlp(width, tower, 1, dropout) for _ in range(critics))
+        self.experts = mlps(experts, self.inputs.width, width, depth, dropout)
+        self.critics = mlps(critics, width, tower, 1, dropout)
         self.expert_gate = Gate(self.inputs.width + task_width, experts)
         self.critic_gate = Gate(self.inputs.width + task_width, critics)
         # The critics take the place of the towers' hidden layers; an output of its own is left to each task.
@@ -86,7 +86,7 @@ class MetaHeac(Architecture):
 
     def represent(self, x: Tensor, tasks: Sequence[Task]) -> dict[str, Tensor]:
         """[N, tower] for each task: its mixture of critics on its mixture of experts."""
-        states = torch.stack([expert(x) for expert in self.experts], dim=1)  # [N, experts, width]
+        states = self.experts(x)
         seen = x.view_as(x)  # what the gates read, apart from the experts' way to the same input
         self.shared += [states, seen]
         return {t.name: self.judge(states, seen, self.place[t.name]) for t in tasks}
@@ -94,9 +94,8 @@ class MetaHeac(Architecture):
     def judge(self, states: Tensor, seen: Tensor, place: int) -> Tensor:
         """states [N, experts, width], seen [N, inputs.width] -> [N, tower] for one task."""
         read = torch.cat([seen, self.codes.weight[place].expand(seen.shape[0], -1)], dim=1)
-        mixed = torch.bmm(self.expert_gate(read).unsqueeze(1), states).squeeze(1)
-        judged = torch.stack([critic(mixed) for critic in self.critics], dim=1)
-        return torch.bmm(self.critic_gate(read).unsqueeze(1), judged).squeeze(1)
+        mixed = mix(self.expert_gate(read), states)
+        return mix(self.critic_gate(read), self.critics(mixed))
 
     def step(self: Method, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
         """See the class. ``self`` may be a method built on this architecture, whose forward and losses then count."""

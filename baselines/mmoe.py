@@ -9,7 +9,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from torch import Tensor, nn
 
 from bench.api import Schema, Task
-from bench.nn import Architecture, Gate, MakeInputs, mlp
+from bench.nn import Architecture, Gate, MakeInputs, mlps
 
 
 class Mmoe(Architecture):
@@ -35,12 +35,12 @@ class Mmoe(Architecture):
         dropout: float = 0.1,
     ) -> None:
         super().__init__(schema, inputs, width=width, tower=tower, dropout=dropout)
-        self.experts = nn.ModuleList(mlp(self.inputs.width, width, depth, dropout) for _ in range(experts))
+        self.experts = mlps(experts, self.inputs.width, width, depth, dropout)
         self.gates = nn.ModuleDict({t.name: Gate(self.inputs.width, experts) for t in self.tasks})
 
     def represent(self, x: Tensor, tasks: Sequence[Task]) -> dict[str, Tensor]:
         """Each task mixes the experts by its own gate."""
-        states = torch.stack([expert(x) for expert in self.experts], dim=1)  # [N, experts, width]
+        states = self.experts(x)
         seen = x.view_as(x)  # what the gates read, apart from the experts' way to the same input
         self.shared += [states, seen]
         weights = torch.stack([self.gates[t.name](seen) for t in tasks], dim=1)

@@ -4,28 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from optuna.distributions import FloatDistribution, IntDistribution
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.api import Schema, Task
-from bench.nn import Architecture, Gate, MakeInputs, mlp
-
-
-class Experts(nn.ModuleList):
-    """``count`` networks of one shape that read the same input."""
-
-    def __init__(self, count: int, width_in: int, width: int, depth: int, dropout: float) -> None:
-        super().__init__(mlp(width_in, width, depth, dropout) for _ in range(count))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [N, width_in] -> [N, count, width]."""
-        return torch.stack([expert(x) for expert in self], dim=1)
-
-
-def mix(weights: Tensor, states: Tensor) -> Tensor:
-    """sum_k w_k s_k. weights [N, K], states [N, K, width] -> [N, width]."""
-    return torch.bmm(weights.unsqueeze(1), states).squeeze(1)
+from bench.nn import Architecture, Gate, MakeInputs, mix, mlps
 
 
 class Omoe(Architecture):
@@ -54,7 +37,7 @@ class Omoe(Architecture):
         dropout: float = 0.1,
     ) -> None:
         super().__init__(schema, inputs, width=width, tower=tower, dropout=dropout)
-        self.experts = Experts(experts, self.inputs.width, width, depth, dropout)
+        self.experts = mlps(experts, self.inputs.width, width, depth, dropout)
         self.gate = Gate(self.inputs.width, experts)
 
     def represent(self, x: Tensor, tasks: Sequence[Task]) -> dict[str, Tensor]:

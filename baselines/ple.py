@@ -9,9 +9,8 @@ import torch
 from optuna.distributions import FloatDistribution, IntDistribution
 from torch import Tensor, nn
 
-from baselines.omoe import Experts, mix
 from bench.api import Schema, Task
-from bench.nn import Architecture, Gate, MakeInputs
+from bench.nn import Architecture, Gate, MakeInputs, mix, mlps
 
 
 class Level(nn.Module):
@@ -30,8 +29,8 @@ class Level(nn.Module):
         last: bool,
     ) -> None:
         super().__init__()
-        self.common = Experts(shared_experts, width_in, width, depth, dropout)
-        self.own = nn.ModuleDict({t.name: Experts(task_experts, width_in, width, depth, dropout) for t in tasks})
+        self.common = mlps(shared_experts, width_in, width, depth, dropout)
+        self.own = nn.ModuleDict({t.name: mlps(task_experts, width_in, width, depth, dropout) for t in tasks})
         self.gates = nn.ModuleDict({t.name: Gate(width_in, shared_experts + task_experts) for t in tasks})
         self.shared_gate = None if last else Gate(width_in, shared_experts + len(tasks) * task_experts)
 

@@ -10,9 +10,8 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.omoe import Experts, mix
 from bench.api import Batch, Schema, Task
-from bench.nn import Architecture, Gate, MakeInputs
+from bench.nn import Architecture, Gate, MakeInputs, mix, mlps
 
 
 class Stem(Architecture):
@@ -49,8 +48,8 @@ class Stem(Architecture):
         super().__init__(schema, inputs, width=width, tower=tower, dropout=dropout)
         read, total = self.inputs.width, shared_experts + len(self.tasks) * task_experts
         self.own_inputs = nn.ModuleDict({t.name: inputs(replace(schema, tasks=(t,))) for t in self.tasks})
-        self.common = Experts(shared_experts, read, width, depth, dropout)
-        self.own = nn.ModuleDict({t.name: Experts(task_experts, read, width, depth, dropout) for t in self.tasks})
+        self.common = mlps(shared_experts, read, width, depth, dropout)
+        self.own = nn.ModuleDict({t.name: mlps(task_experts, read, width, depth, dropout) for t in self.tasks})
         self.gates = nn.ModuleDict({t.name: Gate(read, total) for t in self.tasks})
         self.own_x: dict[str, dict[str, Tensor]] = {}  # scope -> task -> x_t, while a batch is under way
 

@@ -118,6 +118,24 @@ class Gate(nn.Linear):
         return {"usage": share.tolist(), "dead": (share < 0.1 / len(share)).double().mean().item()}
 
 
+class Experts(nn.ModuleList):
+    """Networks that read the same input and give vectors of one width."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, width_in] -> [N, experts, width]."""
+        return torch.stack([expert(x) for expert in self], dim=1)
+
+
+def mlps(count: int, width_in: int, width: int, depth: int, dropout: float) -> Experts:
+    """``count`` of the networks that ``mlp`` makes."""
+    return Experts(mlp(width_in, width, depth, dropout) for _ in range(count))
+
+
+def mix(weights: Tensor, states: Tensor) -> Tensor:
+    """sum_k w_k s_k. weights [N, K], states [N, K, width] -> [N, width]."""
+    return torch.bmm(weights.unsqueeze(1), states).squeeze(1)
+
+
 class HistoryAttention(nn.Module):
     """Additive attention over a history (Wu et al., NRMS, EMNLP 2019, eq. 5-6): a = softmax(q . tanh(W h + b))."""
 
