@@ -261,14 +261,21 @@ class Method(nn.Module):
     Keyword-only arguments of ``__init__`` are the method's own hyper-parameters: JSON-able defaults in the
     signature, Optuna ranges in ``space`` right above it. ``inputs`` builds an input layer (call it once for each
     copy that the architecture needs). A method that works on top of any architecture names a default one in
-    ``trunk`` and takes its builder as third positional argument, ``trunk(schema, inputs) -> Method``.
+    ``trunk`` and takes its builder as third positional argument, ``trunk(schema, inputs) -> Method``. One that learns
+    from another run names a default method for it in ``teacher``; an instance that needs none sets that to "".
     """
 
     version: ClassVar[int] = 1  # bump when the same config should give other numbers
     space: ClassVar[dict[str, BaseDistribution]] = {}
     defaults: ClassVar[dict[str, Any]] = {}  # other defaults for the settings common to all methods, such as lr
     trunk: ClassVar[str] = ""
+    teacher: str = ""
     reference: ClassVar[bool] = False  # a yardstick, not a competitor
+    meta_share: float = (
+        0.0  # of the training groups, the latest: kept from training, for what the method learns to learn
+    )
+    meta: Any = None  # that split, set by the engine before ``on_start``
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW  # of parameter groups; may change each epoch
     balancer: Balancer | None  # set by the engine from the config; no class value here, it would hide the module
 
     def __init__(self, schema: Schema) -> None:
@@ -312,15 +319,41 @@ class Method(nn.Module):
                 self.balancer.observe(self.losses(self(batch), batch))
         return losses.detach()
 
+    def on_teacher(self, model: Method, skills: Mapping[str, float], epochs: int) -> None:
+        """Before ``on_start``, where there is a ``teacher``: with that run, its skills on ``meta`` as in ``on_meta``,
+        and the epochs planned for this one.
+
+        The teacher was trained with the same seed, budget and data, ``meta`` left out; it is frozen and in evaluation
+        mode. Do not keep it as a submodule (a tuple hides it): it is no part of the model.
+        """
+
     def on_start(self, train: Any) -> None:
         """Before the first epoch, with the training split: counting, initial statistics."""
 
     def on_epoch(self, epoch: int, valid: Mapping[str, float]) -> None:
         """After each epoch, with every task's primary validation metric: schedules, unfreezing, controllers."""
 
+    def on_meta(self, epoch: int, metrics: Mapping[str, float], skills: Mapping[str, float]) -> None:
+        """After each epoch, before ``on_epoch``, where there is a ``meta``: every task's primary metric on it, and its
+        skill, (value - chance) / (perfect - chance)."""
+
+    def rates(self, lr: float) -> list[tuple[nn.Module, float]]:
+        """Modules whose parameters have another learning rate than ``lr``; of several rates the last counts.
+
+        Asked before the first epoch and after each, as are the parameters that are trained: a method may change both.
+        """
+        return []
+
     def parts(self) -> list[tuple[tuple[Task, ...], nn.Module]]:
         """Parts that train independently; each keeps its own best epoch. By default one part: all tasks together."""
         return [(self.tasks, self)]
+
+    def rehearsals(self) -> Sequence[Method]:
+        """Copies of this method that train first, each on its own order of batches; by default none."""
+        return ()
+
+    def on_rehearsals(self, trained: Sequence[Method]) -> None:
+        """After them, with these copies."""
 
 
 def task_loss(task: Task, output: Tensor, batch: Batch) -> Tensor:

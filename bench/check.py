@@ -157,13 +157,13 @@ def states_what_is_shared(name: str, data: Data) -> None:
         return
     loss = method.losses(method(batch), batch).sum()
     shared = [s for s in method.shared if s.requires_grad]
-    parameters = [p for p in method.parameters() if p.requires_grad]
+    names, parameters = zip(*((n, p) for n, p in method.named_parameters() if p.requires_grad), strict=True)
     if not shared:
         return
     full = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     at_shared = torch.autograd.grad(loss, shared, retain_graph=True)
     through = torch.autograd.grad(shared, parameters, at_shared, allow_unused=True)
-    for (path, _), a, b in zip(method.named_parameters(), full, through, strict=True):
+    for path, a, b in zip(names, full, through, strict=True):
         if b is not None and a is not None:
             ok = torch.allclose(a, b, atol=1e-5, rtol=1e-3)
             assert ok, f"tasks reach parameter {path} past `shared`; list every representation that tasks read"

@@ -1,7 +1,8 @@
 """From a method's name and the user's settings to one fully resolved configuration, and from there to a model.
 
 A configuration is flat: the settings common to all methods, the method's own, and those of the components that it
-names (``trunk``, ``balancer``), prefixed with the component and a dot: ``balancer.weights``.
+names (``trunk``, ``balancer``, ``teacher``), prefixed with the component and a dot: ``balancer.weights``. The common
+settings and the balancer are a teacher's too.
 """
 
 from __future__ import annotations
@@ -41,7 +42,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("none", "batch", "layer"),
     "schedule": ("constant", "cosine", "linear"),
     "precision": ("float32", "bfloat16"),
+    "augment": ("none", "crop", "mask", "reorder", "substitute", "mixup", "token_dropout", "swap"),
 }
+# Common settings that came after the first records. As long as ``augment`` is "none", neither is a part of a
+# configuration, so that records from before them keep their keys.
+LATER: dict[str, Any] = {"augment": "none", "augment_rate": 0.2}
 COMMON_SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 1e-2, log=True),
     "weight_decay": FloatDistribution(1e-6, 1e-1, log=True),
@@ -59,9 +64,16 @@ COMMON_SPACE: dict[str, BaseDistribution] = {
 
 
 def settings(cls: type[Any]) -> dict[str, Any]:
-    """Keyword-only arguments of a class's constructor with their defaults, in order."""
-    parameters = inspect.signature(cls).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    """Keyword-only arguments of a class's constructor with their defaults, in order; those of its base's, too, where it
+    passes on ``**settings``."""
+    found: dict[str, Any] = {}
+    for base in cls.__mro__:
+        if "__init__" in base.__dict__:
+            parameters = inspect.signature(base.__dict__["__init__"]).parameters.values()
+            found = {**{p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}, **found}
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
+    return found
 
 
 def parse(text: str) -> Any:
@@ -105,17 +117,26 @@ def apply(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
 def resolve(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     """The full configuration of a method and the versions of the components it names."""
     cls = registry.load_method(method)
-    taken = sorted(COMMON.keys() & settings(cls).keys())
+    taken = sorted((COMMON | LATER).keys() & settings(cls).keys())
     if taken:
         raise BenchError(f"method '{method}': setting '{taken[0]}' is common to all methods; give it another name")
-    defaults = {**COMMON, **cls.defaults, **settings(cls)}
+    defaults = {**COMMON, **LATER, **cls.defaults, **settings(cls)}
     components: dict[str, type[Any]] = {}
+
+    def component(key: str, default: str) -> type[Method]:
+        defaults[key] = default
+        named: str = check_value(key, given.get(key, default), default)
+        found = components[key] = registry.load_method(named)
+        if key.endswith("trunk") and found.trunk:
+            raise BenchError(f"setting '{key}': '{named}' is itself built on a trunk; name an architecture")
+        if found.teacher:
+            raise BenchError(f"setting '{key}': '{named}' itself learns from a teacher; name a method that does not")
+        return found
+
     if cls.trunk:
-        defaults["trunk"] = cls.trunk
-        trunk: str = check_value("trunk", given.get("trunk", cls.trunk), cls.trunk)
-        components["trunk"] = registry.load_method(trunk)
-        if components["trunk"].trunk:
-            raise BenchError(f"setting 'trunk': '{trunk}' is itself built on a trunk; name an architecture")
+        component("trunk", cls.trunk)
+    if cls.teacher and (teacher := component("teacher", cls.teacher)).trunk:
+        component("teacher.trunk", teacher.trunk)
     name = check_value("balancer", given.get("balancer", defaults["balancer"]), COMMON["balancer"])
     components["balancer"] = registry.load_balancer(name)
     if components["balancer"].of:
@@ -124,8 +145,8 @@ def resolve(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict
         components["balancer.of"] = registry.load_balancer(of)
         if components["balancer.of"].of:
             raise BenchError(f"setting 'balancer.of': '{of}' works itself on another balancer; name one that does not")
-    for key, component in components.items():
-        defaults.update({f"{key}.{k}": v for k, v in settings(component).items()})
+    for key, part in components.items():
+        defaults.update({f"{key}.{k}": v for k, v in settings(part).items()})
     config = apply(defaults, given)
     if not config["lr"] > 0 or not config["batch_size"] > 0 or not config["embedding"] > 0:
         raise BenchError("settings 'lr', 'batch_size' and 'embedding' must be positive")
@@ -134,7 +155,15 @@ def resolve(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     for key, known in CHOICES.items():
         if config[key] not in known:
             raise unknown(f"value of '{key}'", config[key], known)
-    return config, {key: component.version for key, component in components.items()}
+    if config["augment"] == "none":
+        config = {key: value for key, value in config.items() if key not in LATER}
+    return config, {key: part.version for key, part in components.items()}
+
+
+def teachers(of: Mapping[str, Any]) -> dict[str, Any]:
+    """The teacher's part of a resolved configuration, or of the versions of its components, as its own run has it."""
+    common = {k: v for k, v in of.items() if k.partition(".")[0] in COMMON | LATER}
+    return common | {k.removeprefix("teacher."): v for k, v in of.items() if k.startswith("teacher.")}
 
 
 def _own(config: Mapping[str, Any], cls: type[Any], prefix: str = "") -> dict[str, Any]:
@@ -142,15 +171,23 @@ def _own(config: Mapping[str, Any], cls: type[Any], prefix: str = "") -> dict[st
 
 
 def declines(method: str, config: Mapping[str, Any], schema: Schema) -> str:
-    """Why the method, or the trunk it stands on, cannot work on such data; empty if they can."""
-    names = [method, *(config[key] for key in config.keys() & {"trunk"})]
-    return next(filter(None, (registry.load_method(name).declines(schema) for name in names)), "")
+    """Why the method, the trunk it stands on or its teacher cannot work on such data; empty if they can."""
+    named = {"method": method, **{key: config[key] for key in ("trunk", "teacher", "teacher.trunk") if key in config}}
+    for key, name in named.items():
+        if reason := registry.load_method(name).declines(schema):
+            return f"{key} '{name}': {reason}" if key.startswith("teacher") else reason
+    if "augment" in config:
+        from bench import augment
+
+        return augment.declines(config["augment"], schema)
+    return ""
 
 
 def build(method: str, config: Mapping[str, Any], schema: Schema) -> Method:
     """A model from a resolved configuration. Draws its initial weights from torch's global generator."""
     import torch
 
+    from bench import augment
     from bench.nn import FeatureInputs, autocast, normalise
 
     own = registry.load_method(method)
@@ -165,6 +202,8 @@ def build(method: str, config: Mapping[str, Any], schema: Schema) -> Method:
         model = cls(*positional, **_own(config, own))
         if config["norm"] != "none":
             normalise(model, config["norm"])
+        if "augment" in config:
+            augment.install(model, config["augment"], config["augment_rate"])
         balancer = registry.load_balancer(config["balancer"])
         positional = [schema.tasks]
         if "balancer.of" in config:

@@ -219,7 +219,8 @@ class FeatureInputs(Inputs):
     scope). What a user-scope task sees still knows nothing of the candidate.
 
     Code 0 (unseen or missing) starts at zero. While training, a share ``id_dropout`` of user and item ids becomes 0
-    (Volkovs et al., DropoutNet, NeurIPS 2017), so that the model learns what to do without them.
+    (Volkovs et al., DropoutNet, NeurIPS 2017), so that the model learns what to do without them. A share of 1
+    is a model without ids, at evaluation too.
     """
 
     def __init__(self, schema: Schema, *, embedding: int, id_dropout: float, features: str = "concat") -> None:
@@ -287,6 +288,8 @@ class FeatureInputs(Inputs):
         if self.training and self.id_dropout > 0:
             drop = torch.rand(codes.shape[:-1], device=codes.device).unsqueeze(-1) < self.id_dropout
             codes = codes.masked_fill(drop & self.get_buffer(f"{side}_is_id"), 0)
+        elif self.id_dropout >= 1:
+            codes = codes.masked_fill(self.get_buffer(f"{side}_is_id"), 0)
         vectors: Tensor = self.table(codes + self.get_buffer(f"{side}_offset"))
         return torch.cat([vectors.flatten(-2), numbers], dim=-1)
 
@@ -375,6 +378,10 @@ class OnTrunk(Method):
     def on_epoch(self, epoch: int, valid: Mapping[str, float]) -> None:
         """Passed on."""
         self.model.on_epoch(epoch, valid)
+
+    def rates(self, lr: float) -> list[tuple[nn.Module, float]]:
+        """The architecture's."""
+        return self.model.rates(lr)
 
     def parts(self) -> list[tuple[tuple[Task, ...], nn.Module]]:
         """The architecture's parts."""

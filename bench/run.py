@@ -7,22 +7,26 @@ import hashlib
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 
 from bench import config, machine, registry, train
 from bench.api import Method
+from bench.data import cache
 from bench.data.prepare import Data, load, make, prepare
 from bench.errors import BenchError
 from bench.nn import Gate
 from bench.score import everything, references, score, whole
 from bench.spec import Spec, derive_seed, digest
-from bench.store import SCHEMA
+from bench.store import SCHEMA, write_atomically
 from bench.train import Diverged, Fit, evaluate, fit
 
 Report = Callable[[str], None]
@@ -44,8 +48,8 @@ def specify(
     data, resolved_knobs = make(dataset, knobs or {})
     cls = registry.load_method(method)
     resolved, parts = config.resolve(method, given or {})
-    if "lm" in resolved:
-        resolved["lm"] = identity(resolved["lm"])
+    for key in resolved.keys() & {"lm", "teacher.lm"}:
+        resolved[key] = identity(resolved[key])
     return Spec(
         dataset=dataset,
         dataset_version=data.version,
@@ -88,6 +92,7 @@ def run(
         "curve": [],
         "best_epoch": {},
         "gates": {},
+        "decisions": [],
         "cost": {},
         "data": {"sha256": data.meta["sha256"], "rows": {k: v["rows"] for k, v in data.meta["parts"].items()}},
         "code": {**machine.code_version(registry.ROOT), "method_digest": method_digest(spec.method, spec.config)},
@@ -124,27 +129,55 @@ def method_digest(method: str, resolved: Mapping[str, Any]) -> str:
     files = {*registry.source_files(method), Path(train.__file__)}
     for key in resolved.keys() & {"balancer", "balancer.of"}:
         files |= {*registry.source_files(resolved[key], "balancer")}
-    if "trunk" in resolved:
-        files |= {*registry.source_files(resolved["trunk"])}
+    for key in resolved.keys() & {"trunk", "teacher", "teacher.trunk"}:
+        files |= {*registry.source_files(resolved[key])}
     return digest(sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files))
+
+
+def trained(
+    spec: Spec,
+    data: Data,
+    device: torch.device,
+    report: Report = lambda line: None,
+    watch: Callable[[Method], AbstractContextManager[Any]] = nullcontext,
+) -> tuple[Method, Fit]:
+    """A run's trained method and what its training left behind. ``watch``: a context on the method, around training."""
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(derive_seed("weights", spec.seed))
+    method = config.build(spec.method, spec.config, data.schema).to(device)
+    taught = _teach(method, spec, data, device, report)
+    result = _learn(method, spec, data, device, report, watch)
+    result.seconds += taught.seconds
+    result.rows += taught.rows
+    return method, result
+
+
+def _learn(
+    method: Method,
+    spec: Spec,
+    data: Data,
+    device: torch.device,
+    report: Report,
+    watch: Callable[[Method], AbstractContextManager[Any]] = nullcontext,
+) -> Fit:
+    keys = ("lr", "weight_decay", "batch_size", "schedule", "warmup", "grad_clip", "decay_embeddings", *config.LATER)
+    settings: dict[str, Any] = {**{k: spec.config[k] for k in keys if k in spec.config}, **spec.budget}
+
+    def learn(model: Method, seed: int = spec.seed) -> Fit:
+        return fit(model, data.train, data.valid, **settings, seed=seed, report=report)
+
+    rehearsed = _rehearse(method, learn, spec.seed, device)
+    with watch(method):
+        result: Fit = learn(method)
+    result.seconds += rehearsed.seconds
+    result.rows += rehearsed.rows
+    return result
 
 
 def _train(
     spec: Spec, data: Data, device: torch.device, report: Report
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(derive_seed("weights", spec.seed))
-    method = config.build(spec.method, spec.config, data.schema).to(device)
-    keys = ("lr", "weight_decay", "batch_size", "schedule", "warmup", "grad_clip", "decay_embeddings")
-    settings: dict[str, Any] = {**{k: spec.config[k] for k in keys}, **spec.budget}
-
-    def learn(model: Method) -> Fit:
-        return fit(model, data.train, data.valid, **settings, seed=spec.seed, report=report)
-
-    rehearsed = _rehearse(method, learn, device)
-    result: Fit = learn(method)
-    result.seconds += rehearsed.seconds
-    result.rows += rehearsed.rows
+    method, result = trained(spec, data, device, report)
     begin = time.perf_counter()
     predictions = evaluate(method, data.test)
     try:
@@ -166,7 +199,7 @@ def _train(
         "trained": sum(p.numel() for p in parameters if p.requires_grad),
         "peak_mb": machine.peak_mb(device),
         "rows_per_s": round(result.rows / result.seconds) if result.rows else None,
-        "texts_encoded": len(set(data.schema.texts) - {""}) if spec.lm else 0,
+        "texts_encoded": sum(getattr(m, "texts_encoded", 0) for m in method.modules()),
         "tuning_trials": 0,
     }
     done = {
@@ -174,23 +207,84 @@ def _train(
         "curve": result.curve,
         "best_epoch": result.best_epoch,
         "gates": {name: found for name, gate in gates.items() if (found := gate.utilisation())},
+        "decisions": getattr(method, "decisions", []),
         "cost": cost,
     }
     return done, predictions
 
 
-def _rehearse(method: Method, learn: Callable[[Method], Fit], device: torch.device) -> Fit:
-    """Trains a copy with the balancer from which ``method.balancer`` wants weights, if any; draws no random number."""
+def _teach(method: Method, spec: Spec, data: Data, device: torch.device, report: Report) -> Fit:
+    """Hands over the run that a method learns from, if any, newly trained or from the cache; draws no random number.
+
+    Returns what its training took, then or now. Only the declared versions decide whether a cached one is the same.
+    """
+    if not method.teacher:
+        return Fit()
+    name, resolved = spec.config["teacher"], config.teachers(spec.config)
+    version, parts = spec.parts["teacher"], config.teachers(spec.parts)
+    own = replace(spec, method=name, method_version=version, parts=parts, config=resolved, lm=resolved.get("lm"))
+    key = digest([own.to_dict(), method.meta_share, data.meta["sha256"]])
+    path = cache.root() / "teachers" / f"{key}.safetensors"
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), cache.only_one(f"teacher-{key}"):
+        torch.manual_seed(derive_seed("teacher", spec.seed))
+        model = config.build(name, resolved, data.schema).to(device)
+        model.meta_share = max(model.meta_share, method.meta_share)  # the gap is measured on what neither has seen
+        if path.exists():
+            done = _restore(path, model)
+        else:
+            try:
+                done = _learn(model, own, data, device, lambda line: report(f"teacher {name}: {line}"))
+            except Diverged as error:
+                raise Diverged(f"teacher '{name}': {error}") from error
+            state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+            took = {"seconds": str(done.seconds), "rows": str(done.rows)}
+            write_atomically(path, safetensors.torch.save(state, took))
+    skills: dict[str, float] = {}
+    if method.meta_share:
+        skills = train.on_meta(model, *train.kept_from(data.train, method.meta_share))[1]
+    method.on_teacher(model.eval().requires_grad_(False), skills, spec.budget["epochs"])
+    return done
+
+
+def _restore(path: Path, model: Method) -> Fit:
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            took = file.metadata()
+            model.load_state_dict({k: file.get_tensor(k) for k in file.keys()})  # noqa: SIM118 (no mapping)
+        return Fit(seconds=float(took["seconds"]), rows=int(took["rows"]))
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise BenchError(f"{path} does not hold this teacher; delete it and run again") from error
+
+
+def _rehearse(method: Method, learn: Callable[..., Fit], seed: int, device: torch.device) -> Fit:
+    """Trains the copies that the method wants to learn from, if any, then one with the balancer from which
+    ``method.balancer`` wants weights, if any; draws no random number."""
+    total = Fit()
+
+    def rehearse(copied: Method, *seeds: int) -> Fit:
+        done = learn(copied.to(device), *seeds)
+        total.seconds += done.seconds
+        total.rows += done.rows
+        return done
+
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        copies = method.rehearsals()
+        for i, copied in enumerate(copies):
+            own = derive_seed(f"rehearsal {i}", seed)
+            torch.manual_seed(own)
+            rehearse(copied, own)
+    if copies:
+        method.on_rehearsals(copies)
     first = method.balancer.rehearsal() if method.balancer is not None else None
     if method.balancer is None or first is None:
-        return Fit()
+        return total
     copied = copy.deepcopy(method)
     copied.balancer = first
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        done = learn(copied.to(device))
+        curve = rehearse(copied).curve
     names = [t.name for t in method.tasks]
-    method.balancer.on_rehearsal(torch.tensor([[e["weights"][n] for n in names] for e in done.curve]).mean(dim=0))
-    return done
+    method.balancer.on_rehearsal(torch.tensor([[e["weights"][n] for n in names] for e in curve]).mean(dim=0))
+    return total
 
 
 @lru_cache(maxsize=8)

@@ -18,7 +18,7 @@ SCHEMA = 1
 ABANDONED_S = 600  # a temporary file older than this belongs to no living process
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Writes a file so that readers see the old content, the new content or nothing, never a part.
 
     Raises BenchError if the folder cannot be written.

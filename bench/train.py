@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from bench import metrics
 from bench.api import Method, Task
+from bench.augment import make as augmentation
 from bench.data.tensors import Split
 from bench.score import Scores, chance, score
 from bench.spec import derive_seed
@@ -69,43 +69,55 @@ def fit(
     warmup: float = 0.0,
     grad_clip: float = 0.0,
     decay_embeddings: bool = False,
+    augment: str = "none",
+    augment_rate: float = 0.0,
     report: Callable[[str], None] = lambda line: None,
 ) -> Fit:
-    """Trains with AdamW until validation has not improved for ``patience`` epochs, then restores the best epoch.
+    """Trains until validation has not improved for ``patience`` epochs, then restores the best epoch.
 
     schedule, warmup: see ``rate``. grad_clip: the largest norm of the gradient of each part that trains independently,
-    at every update that the method makes; 0 for none.
+    at every update that the method makes; 0 for none. augment, augment_rate: see ``bench.augment``.
+
     What is compared is the mean over tasks of the primary metric's skill, (value - chance) / (perfect - chance): every
     task counts alike. Parts that train independently are judged, and restored, each by its own tasks. Raises
     Diverged when a loss or prediction stops being finite.
     """
     result, start = Fit(), time.perf_counter()
+    if method.meta_share:
+        train, method.meta = kept_from(train, method.meta_share)
     method.on_start(train)
     parts = [_Part(tasks, module) for tasks, module in method.parts()]
     if not any(p.requires_grad for p in method.parameters()):
         result.seconds = time.perf_counter() - start
         return result
     device = next(method.parameters()).device
-    optimizer = optimizer_for(method, lr, weight_decay, decay_embeddings)
-    if grad_clip > 0:
-        optimizer.register_step_pre_hook(partial(_clip, [part.module for part in parts], grad_clip))
-    every = epochs * math.ceil(train.rows / batch_size)
-    scheduler = LambdaLR(optimizer, partial(rate, schedule, warmup, every))
+    grouped = partial(groups_of, method, lr, weight_decay, decay_embeddings)
+
+    def build() -> torch.optim.Optimizer:
+        built = optimizer_for(method, lr, weight_decay, decay_embeddings)
+        if grad_clip > 0:
+            built.register_step_pre_hook(partial(_clip, [part.module for part in parts], grad_clip))
+        return built
+
+    optimizer, kind = build(), method.optimizer
+    every, step = epochs * math.ceil(train.rows / batch_size), 0
     generator = torch.Generator().manual_seed(derive_seed("batches", seed))
     constant = score(valid, chance(train, valid), primary_only=True)
     on_device = train.to(device)
+    altered = augmentation(augment, augment_rate, on_device)
     for epoch in range(1, epochs + 1):
         method.train()
         total = torch.zeros(len(method.tasks), device=device)
         weights = torch.zeros_like(total)
-        steps = 0
+        before = step
         for batch in on_device.batches(batch_size, generator):
-            total += method.step(batch, optimizer)
-            scheduler.step()
-            steps += 1
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * rate(schedule, warmup, every, step)
+            total += method.step(altered(batch), optimizer)
+            step += 1
             if method.balancer is not None and method.balancer.weights is not None:
                 weights += method.balancer.weights
-        losses = (total / steps).tolist()
+        losses = (total / (step - before)).tolist()
         if not all(map(math.isfinite, losses)):
             raise Diverged(f"training loss is not finite in epoch {epoch}")
         result.rows += train.rows
@@ -114,16 +126,22 @@ def fit(
         primary = {t.name: scores[t.name][t.metrics[0]] for t in method.tasks}
         result.curve.append({"epoch": epoch, "loss": dict(zip(names, losses, strict=True)), "valid": primary})
         if method.balancer is not None and method.balancer.weights is not None:
-            result.curve[-1]["weights"] = dict(zip(names, (weights / steps).tolist(), strict=True))
+            result.curve[-1]["weights"] = dict(zip(names, (weights / (step - before)).tolist(), strict=True))
         for part in parts:
             part.offer(epoch, mean_skill(part.tasks, scores, constant))
         report(
             f"epoch {epoch}/{epochs}  loss {sum(losses):.4f}  skill {mean_skill(method.tasks, scores, constant):.4f}"
         )
         known = {k: v for k, v in primary.items() if v is not None}
+        if method.meta is not None:
+            method.on_meta(epoch, *on_meta(method, train, method.meta))
         method.on_epoch(epoch, known)
         if method.balancer is not None:
-            method.balancer.on_epoch(epoch, total / steps, known)
+            method.balancer.on_epoch(epoch, total / (step - before), known)
+        if method.optimizer is kind:
+            regroup(optimizer, grouped())
+        else:
+            optimizer, kind = build(), method.optimizer
         if all(epoch - part.epoch >= patience for part in parts):
             break
     for part in parts:
@@ -149,13 +167,32 @@ def rate(schedule: str, warmup: float, steps: int, step: int) -> float:
 def optimizer_for(
     method: Method, lr: float, weight_decay: float, decay_embeddings: bool = False
 ) -> torch.optim.Optimizer:
-    """AdamW; weight decay on the weight matrices only, not on biases and norms, and on embeddings only if wanted."""
+    """The method's optimiser on ``groups_of``."""
+    return method.optimizer(groups_of(method, lr, weight_decay, decay_embeddings), fused=True)
+
+
+def groups_of(method: Method, lr: float, weight_decay: float, decay_embeddings: bool = False) -> list[dict[str, Any]]:
+    """What is trained, by learning rate; weight decay on the weight matrices only, not on biases and norms, and on
+    embeddings only if wanted."""
     tables = {id(m.weight) for m in method.modules() if isinstance(m, nn.Embedding) and not decay_embeddings}
-    trained = [p for p in method.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim > 1 and id(p) not in tables]
-    rest = [p for p in trained if p.ndim <= 1 or id(p) in tables]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
+    rates = {id(p): own for module, own in method.rates(lr) for p in module.parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for p in method.parameters():
+        if p.requires_grad:
+            decay = weight_decay if p.ndim > 1 and id(p) not in tables else 0.0
+            groups.setdefault((rates.get(id(p), lr), decay), []).append(p)
+    ordered = sorted(groups, key=lambda key: (key[0] != lr, key[0], -key[1]))
+    return [{"params": groups[key], "lr": key[0], "initial_lr": key[0], "weight_decay": key[1]} for key in ordered]
+
+
+def regroup(optimizer: torch.optim.Optimizer, groups: Sequence[dict[str, Any]]) -> None:
+    """Other groups for an optimiser, which forgets what it knew of parameters that are in none of them."""
+    optimizer.param_groups.clear()
+    for group in groups:
+        optimizer.add_param_group(group)
+    kept = {p for group in groups for p in group["params"]}
+    for p in [p for p in optimizer.state if p not in kept]:
+        del optimizer.state[p]
 
 
 def _clip(modules: Sequence[nn.Module], most: float, *_: object) -> None:
@@ -178,13 +215,33 @@ def evaluate(method: Method, split: Split) -> dict[str, np.ndarray]:
 
 def mean_skill(tasks: tuple[Task, ...], scores: Scores, constant: Scores) -> float:
     """Mean over tasks of the primary metric's skill; tasks whose metric is undefined here say nothing."""
-    skills = []
+    found = skills(tasks, scores, constant)
+    return float(np.mean([*found.values()])) if found else 0.0
+
+
+def skills(tasks: Sequence[Task], scores: Scores, constant: Scores) -> dict[str, float]:
+    """The primary metric's skill, (value - chance) / (perfect - chance), of the tasks for which it is defined."""
+    found = {}
     for task in tasks:
         name = task.metrics[0]
         value, base = scores[task.name][name], constant[task.name][name]
         if value is not None and base is not None:
-            skills.append(metrics.skill(name, value, base))
-    return float(np.mean(skills)) if skills else 0.0
+            found[task.name] = metrics.skill(name, value, base)
+    return found
+
+
+def kept_from(train: Split, share: float) -> tuple[Split, Split]:
+    """The training part without the latest ``share`` of its groups, and these."""
+    return train.cut(round((1 - share) * train.groups))
+
+
+def on_meta(method: Method, train: Split, meta: Split) -> tuple[dict[str, float], dict[str, float]]:
+    """Every task's primary metric on meta-validation, and its skill over the best constant of ``train``; of the tasks
+    for which they are defined."""
+    scores = _finite_score(meta, evaluate(method, meta), primary_only=True)
+    primary = {t.name: scores[t.name][t.metrics[0]] for t in method.tasks}
+    constant = score(meta, chance(train, meta), primary_only=True)
+    return {k: v for k, v in primary.items() if v is not None}, skills(method.tasks, scores, constant)
 
 
 def _prediction(task: Task, output: Tensor) -> Tensor:

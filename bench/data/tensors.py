@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -87,6 +87,23 @@ class Split:
             group=local,
             items=self.items,
             labels={name: self.labels[name].index_select(0, index) for name, index in scope.items()},
+        )
+
+    def cut(self, group: int) -> tuple[Split, Split]:
+        """The groups before ``group``, and the rest."""
+        row = int(self.start[group])
+        return self._part(slice(0, group), slice(0, row)), self._part(slice(group, None), slice(row, None))
+
+    def _part(self, groups: slice, rows: slice) -> Split:
+        of_group = {t.name: groups if t.scope == "user" else rows for t in self.schema.tasks}
+        start = self.start[groups.start : None if groups.stop is None else groups.stop + 1]
+        return replace(
+            self,
+            **{name: getattr(self, name)[groups] for name in ("user_cat", "user_num", "history", "user", "cold_user")},
+            **{name: getattr(self, name)[rows] for name in ("item", "pair_cat", "pair_num", "cold_item")},
+            start=start - start[0],
+            labels={name: label[of_group[name]] for name, label in self.labels.items()},
+            truth={name: truth[of_group[name]] for name, truth in self.truth.items()},
         )
 
     def inputs(self, size: int) -> Iterator[Batch]:

@@ -1,35 +1,88 @@
-"""Texts -> vectors of a frozen language model, each unique text once, cached on disk by content."""
+"""Texts -> what a frozen language model makes of them, each unique text once, cached on disk by content."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.data import cache
 from bench.spec import digest
 from bench.store import write_atomically
 from bench.text.models import locate
+from bench.text.tokens import MAX_TOKENS, Tokens, tokenise
 
-MAX_TOKENS = 64
 BATCH = 64
+Report = Callable[[int, int], None]
 
 
-def vectors(texts: Sequence[str], model: str, report: Callable[[int, int], None] | None = None) -> np.ndarray:
+class Given(nn.Module):
+    """Takes the place of a network's embeddings: the hidden states that come in are what its first layer reads."""
+
+    def forward(self, inputs_embeds: Tensor, **_: Any) -> Tensor:
+        """inputs_embeds [n, L, width], unchanged."""
+        return inputs_embeds
+
+
+def network(model: str, depth: int = 0) -> nn.Module:
+    """A language model from layer ``depth`` on, without dropout, its pooler and any head, in evaluation mode.
+
+    With a depth it reads hidden states (``inputs_embeds``) in place of token ids. Without dropout, tuned layers give
+    the same whether the ones below are cached or computed. Raises BenchError if the model has too few layers.
+    """
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    cast(Any, logging).disable_progress_bar()  # loading takes no time; encoding has its own progress
+    net = AutoModel.from_pretrained(locate(model), local_files_only=True, use_safetensors=True).eval()
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    if getattr(net, "pooler", None) is not None:
+        net.pooler = None
+    if depth:
+        del layers(net)[:depth]
+        cast(Any, net).config.num_hidden_layers -= depth
+        for place, layer in enumerate(layers(net)):  # their place in a cache of keys and values (prefix tuning)
+            for module in layer.modules():
+                if hasattr(module, "layer_idx"):
+                    cast(Any, module).layer_idx = place
+        if hasattr(net, "embeddings"):
+            net.embeddings = Given()
+        else:
+            net.set_input_embeddings(None)  # decoders do not touch it when states are given
+    return cast(nn.Module, net)
+
+
+def layers(net: nn.Module) -> nn.ModuleList:
+    """The layers of a transformer from ``network``, lowest first."""
+    size = cast(Any, net).config.num_hidden_layers
+    return next(m for m in net.modules() if isinstance(m, nn.ModuleList) and len(m) == size)
+
+
+def depth_of(model: str) -> int:
+    """How many layers a language model has."""
+    from transformers import AutoConfig
+
+    return int(AutoConfig.from_pretrained(locate(model), local_files_only=True).num_hidden_layers)
+
+
+def vectors(texts: Sequence[str], model: str, report: Report | None = None) -> np.ndarray:
     """[len(texts), width] float32: mean-pooled last hidden states, scaled to length 1 (as MiniLM was trained).
 
     model: an identity (``bench.text.models.identity``). An empty text is the zero vector. ``report(done, total)`` is
     called as encoding begins and goes on, and never when the cache has all.
     """
     unique = sorted(set(texts) - {""})
-    name = hashlib.sha256("\0".join(unique).encode()).hexdigest()[:16]
-    path = cache.root() / "text" / f"{digest([model, MAX_TOKENS])}-{name}.npy"
+    path = _path(unique, model, "mean")
     if not path.exists():
-        write_atomically(path, _npy(_encode(unique, model, report)))
+        _saved(path, len(unique), _encode(tokenise(unique, model), model, None, report))
     encoded = np.load(path)
     place = {text: i + 1 for i, text in enumerate(unique)}
     padded = np.concatenate([np.zeros_like(encoded[:1]), encoded])
@@ -37,36 +90,95 @@ def vectors(texts: Sequence[str], model: str, report: Callable[[int, int], None]
     return result
 
 
-def _npy(array: np.ndarray) -> bytes:
-    import io
+def states(texts: Sequence[str], model: str, depth: int, report: Report | None = None) -> np.ndarray:
+    """[tokens of all texts, width] float32, mapped from disk: what layer ``depth`` (1, 2, ...) reads, where 0 is the
+    lowest, of ``tokenise(texts, model)``."""
+    path = _path(texts, model, f"depth {depth}")
+    if not path.exists():
+        tokens = tokenise(texts, model)
+        _saved(path, len(tokens.ids), _encode(tokens, model, depth, report))
+    found: np.ndarray = np.load(path, mmap_mode="r")
+    return found
 
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
+
+def pool(hidden: Tensor, present: Tensor, how: str) -> Tensor:
+    """hidden [n, L, width], present [n, L] -> [n, width]: their mean, or that of the first or last token present."""
+    if how == "mean":
+        mask = present.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * mask).sum(1) / mask.sum(1)
+    last = present.sum(1) - 1 if how == "last" else torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last]
+
+
+def _path(texts: Sequence[str], model: str, what: str) -> Path:
+    name = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+    return cache.root() / "text" / f"{digest([model, MAX_TOKENS, what])}-{name}.npy"
 
 
 @torch.inference_mode()
-def _encode(texts: list[str], model: str, report: Callable[[int, int], None] | None) -> np.ndarray:
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
-
-    cast(Any, logging).disable_progress_bar()  # loading takes no time; encoding has its own progress
-    folder = locate(model)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    network = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # alike lengths together: little padding
-    result = np.zeros((len(texts), network.config.hidden_size), dtype=np.float32)
+def _encode(tokens: Tokens, model: str, depth: int | None, report: Report | None) -> Iterator[tuple[Any, np.ndarray]]:
+    """Yields pieces of the result: places and what stands there; pooled texts, or the tokens' states at a depth."""
+    net = network(model)
+    if depth is not None:
+        net = UpTo(net, depth)
+    order = torch.argsort(tokens.lengths, stable=True)  # alike lengths together: little padding
+    done = 0
     if report:
-        report(0, len(texts))
-    for start in range(0, len(order), BATCH):
-        places = order[start : start + BATCH]
-        tokens = tokenizer(
-            [texts[i] for i in places], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-        )
-        states: Tensor = network(**tokens).last_hidden_state
-        mask = tokens["attention_mask"].unsqueeze(-1).to(states.dtype)
-        pooled = (states * mask).sum(1) / mask.sum(1)
-        result[places] = torch.nn.functional.normalize(pooled, dim=1).numpy()
+        report(0, len(tokens))
+    for part in torch.split(order, BATCH):
+        places, present = tokens.places(part)
+        hidden = run(net, tokens, places, present)
+        if depth is None:
+            yield part.numpy(), nn.functional.normalize(pool(hidden, present, "mean"), dim=1).numpy()
+        else:
+            yield places[present].numpy(), hidden[present].numpy()
+        done += len(part)
         if report:
-            report(start + len(places), len(texts))
-    return result
+            report(done, len(tokens))
+
+
+def run(net: nn.Module, tokens: Tokens, places: Tensor, present: Tensor) -> Tensor:
+    """The last hidden states [n, L, width] of the tokens at ``places`` [n, L], of which those ``present`` exist."""
+    ids = tokens.ids[places].to(present.device)
+    hidden: Tensor = net(input_ids=ids * present, attention_mask=present.long()).last_hidden_state
+    return hidden
+
+
+class Reached(Exception):
+    """Carries the hidden states out of a network that need not go on."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.last_hidden_state = hidden
+
+
+class UpTo(nn.Module):
+    """A network that stops before layer ``depth`` and gives what that layer would read."""
+
+    def __init__(self, net: nn.Module, depth: int) -> None:
+        super().__init__()
+        self.net = net
+        layers(net)[depth].register_forward_pre_hook(self._stop, with_kwargs=True)
+
+    @staticmethod
+    def _stop(layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        raise Reached(args[0] if args else kwargs["hidden_states"])
+
+    def forward(self, **inputs: Tensor) -> Reached:
+        """``last_hidden_state`` of what is returned: [n, L, width]."""
+        try:
+            self.net(**inputs)
+        except Reached as reached:
+            return reached
+        raise AssertionError("the layer was not reached")
+
+
+def _saved(path: Path, rows: int, pieces: Iterator[tuple[Any, np.ndarray]]) -> None:
+    """Writes [rows, width] float32 once all pieces are there."""
+    result = np.zeros((rows, 0), dtype=np.float32)
+    for places, values in pieces:
+        if not result.size:
+            result = np.zeros((rows, values.shape[1]), dtype=np.float32)
+        result[places] = values
+    buffer = io.BytesIO()
+    np.save(buffer, result)
+    write_atomically(path, buffer.getbuffer())

@@ -1,0 +1,144 @@
+"""A language model that is trained as a part of a recommender: item rows in, text vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from bench.augment import swap, token_dropout
+from bench.nn import HistoryAttention
+from bench.text.encode import BATCH, depth_of, network, pool, run, states, vectors
+from bench.text.tokens import tokenise
+
+POOLINGS = ("mean", "cls", "last", "attention")
+Adapt = Callable[[nn.Module], nn.Module]
+
+
+class Frozen(nn.Module):
+    """The vectors of a language model that is not trained: a matrix."""
+
+    def __init__(self, texts: Sequence[str], lm: str) -> None:
+        super().__init__()
+        self.register_buffer("encoded", torch.from_numpy(vectors(texts, lm)), persistent=False)
+        self.width = self.get_buffer("encoded").shape[1]
+        self.texts_encoded = len(set(texts) - {""})
+
+    def forward(self, items: Tensor) -> Tensor:
+        """items [n], rows of the item table -> [n, width]; zeros for an empty text."""
+        return self.get_buffer("encoded")[items]
+
+
+class Tower(nn.Module):
+    """Text vectors of length 1: pooled last hidden states of a language model, parts of which are trained.
+
+    adapt: takes the network with all parameters frozen and returns it, or one around it, with some that are not.
+    top: how many layers, from the highest down, the network has; it starts from cached states of the layer below. 0:
+        all of them and the embeddings, from token ids.
+    most: how many of a training batch's different texts pass through the model, drawn anew for each batch; the others
+        keep the vector of the last time that they did (Xiao et al., Training Large-Scale News Recommenders with
+        Pretrained Language Models in the Loop, KDD 2022). 0: all of them, always.
+    pooling: ``mean``, ``cls`` or ``last`` token, or ``attention`` (additive, trained).
+
+    At evaluation all vectors are those of the present weights; each text passes through the model once until training
+    goes on. They are a part of the state, so that a loaded model answers bit for bit as the saved one.
+    ``texts_encoded`` counts the texts that passed through the model.
+    """
+
+    def __init__(
+        self, texts: Sequence[str], lm: str, adapt: Adapt, *, top: int = 0, most: int = 0, pooling: str = "mean"
+    ) -> None:
+        super().__init__()
+        layers = depth_of(lm)
+        if not 0 <= top <= layers:
+            raise ValueError(f"layers {top}: {lm} has {layers}; 0 takes all of them and the embeddings")
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling '{pooling}': choose {', '.join(POOLINGS)}")
+        if most < 0:
+            raise ValueError(f"texts {most}: give a number of texts for each batch, or 0 for all of them")
+        unique = sorted(set(texts) - {""})
+        place = {text: i for i, text in enumerate(unique)}
+        self.most, self.pooling, self.adapt = most, pooling, adapt
+        self.unique, self.lm, self.depth = unique, lm, layers - top if top else 0
+        self.hidden, self.swapped = 0.0, 0.0
+        self.read(unique)
+        net = network(lm, self.depth).requires_grad_(False)
+        self.width: int = cast(Any, net).config.hidden_size
+        self.attention = HistoryAttention(self.width) if pooling == "attention" else None
+        self.network = adapt(net)
+        self.register_buffer("text", torch.tensor([place.get(t, len(unique)) for t in texts]), persistent=False)
+        self.register_buffer("store", torch.from_numpy(vectors([*unique, ""], lm)))
+        self.register_buffer("fresh", torch.zeros(len(unique) + 1, dtype=torch.bool))
+        self.texts_encoded = 0
+
+    def read(self, texts: Sequence[str]) -> None:
+        """Tokenises the texts, and has what the network starts from."""
+        self.tokens = tokenise(texts, self.lm)
+        self.states = states(texts, self.lm, self.depth) if self.depth else None
+
+    def restart(self, lm: str) -> None:
+        """Starts over from another language model of the same shape, with new adapters."""
+        self.lm = lm
+        self.read([*self.unique, *(swap(self.unique) if self.swapped else ())])
+        store = self.get_buffer("store")
+        self.network = self.adapt(network(lm, self.depth).requires_grad_(False)).to(store.device)
+        store.copy_(torch.from_numpy(vectors([*self.unique, ""], lm)))
+        self.get_buffer("fresh").zero_()
+
+    def augment(self, name: str, rate: float) -> None:
+        """From now on, training hides a share of each text's tokens, or swaps title and body of a share of texts."""
+        if name == "token_dropout":
+            self.hidden = rate
+        else:
+            self.swapped = rate
+            self.read([*self.unique, *swap(self.unique)])
+
+    def forward(self, items: Tensor) -> Tensor:
+        """items [n], rows of the item table -> [n, width]; zeros for an empty text."""
+        store, fresh, text = self.get_buffer("store"), self.get_buffer("fresh"), self.get_buffer("text")[items]
+        distinct = torch.unique(text)
+        distinct = distinct[distinct < len(self.unique)]
+        if not (self.training and any(p.requires_grad for p in self.parameters())):
+            stale = distinct[~fresh[distinct]]
+            if len(stale):
+                with torch.no_grad():
+                    store[stale] = self.encode(stale)
+                fresh[stale] = True
+            return store[text]
+        fresh.zero_()  # an update of the weights follows
+        if self.most and len(distinct) > self.most:
+            distinct = distinct[torch.randperm(len(distinct))[: self.most].to(distinct.device)]
+        if not len(distinct):
+            return store[text]
+        encoded = self.encode(distinct)
+        store[distinct] = encoded.detach()
+        place = torch.full((len(store),), -1, device=items.device)
+        place[distinct] = torch.arange(len(distinct), device=items.device)
+        place = place[text]
+        return torch.where((place >= 0)[:, None], encoded[place.clamp(min=0)], store[text])
+
+    def encode(self, texts: Tensor) -> Tensor:
+        """Passes different texts [n] through the model, those of like length together -> [n, width]."""
+        self.texts_encoded += len(texts)
+        if self.training and self.swapped:
+            other = torch.rand(len(texts), device=texts.device) < self.swapped
+            texts = texts + other * len(self.unique)
+        order = torch.argsort(self.tokens.lengths[texts.cpu()], stable=True)
+        parts = [self._pooled(part, texts.device) for part in torch.split(texts.cpu()[order], BATCH)]
+        return torch.cat(parts)[torch.argsort(order).to(texts.device)]
+
+    def _pooled(self, texts: Tensor, device: torch.device) -> Tensor:
+        places, present = self.tokens.places(texts)
+        mask = present.to(device)
+        if self.training and self.hidden:
+            mask = token_dropout(mask, self.hidden)
+        if self.states is None:
+            hidden = run(self.network, self.tokens, places, mask)
+        else:
+            below = torch.from_numpy(self.states[places.numpy()]).to(device)
+            hidden = self.network(inputs_embeds=below, attention_mask=mask.long()).last_hidden_state
+        hidden = hidden[:, -mask.shape[1] :]  # what prompt tuning puts in front is no part of the text
+        pooled = self.attention(hidden, mask) if self.attention else pool(hidden, mask, self.pooling)
+        return nn.functional.normalize(pooled.float(), dim=1)

@@ -1,0 +1,33 @@
+"""Prefix tuning: trained keys and values in front of every layer's own (Li and Liang, ACL 2021; library `peft`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import IntDistribution
+from torch import nn
+
+from bench.api import Schema
+from bench.nn import MakeInputs, MakeTrunk
+from methods._peft import Peft
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+
+class Prefix(Peft):
+    """softmax(q [P_k, K]^T / sqrt(d)) [P_v, V] with a prefix of ``length`` trained keys and values a layer."""
+
+    space = {**Peft.space, "length": IntDistribution(1, 64, log=True)}
+
+    def __init__(
+        self, schema: Schema, inputs: MakeInputs, trunk: MakeTrunk, *, length: int = 16, **settings: Any
+    ) -> None:
+        self.length = length
+        super().__init__(schema, inputs, trunk, **settings)
+
+    def config(self, net: nn.Module) -> PeftConfig:
+        """See ``Peft.config``."""
+        from peft import PrefixTuningConfig
+
+        return PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=self.length)
