@@ -1,0 +1,387 @@
+"""Continued pretraining of a language model on item texts (Gururangan et al., Don't Stop Pretraining, ACL 2020)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.data import cache
+from bench.data.tensors import Split
+from bench.errors import BenchError, unknown
+from bench.spec import canonical, derive_seed, digest
+from bench.text.encode import BATCH, network, pool
+from bench.text.models import identity, locate
+from bench.text.tokens import Tokens, tokenise
+from bench.train import rate
+
+VERSION = 1  # bump when the same arguments should give other weights
+OBJECTIVES = ("mlm", "context", "both")
+TOKENS, LR = 2_000_000, 5e-5
+MASKED = 0.15  # share of the tokens that are asked for
+TEMPERATURE = 0.05
+HEAD_LR = 1e-3  # the head is new, the rest is not
+WARMUP = 0.1
+HELD = 0.05  # share of the texts that are kept for the measurements
+QUERIES, CANDIDATES, TOP = 1000, 2000, 10  # of the recall
+POINTS = 20  # of the training curve
+
+Pairs = Sequence[tuple[str, str]]
+
+
+def material(train: Split) -> tuple[list[str], list[tuple[str, str]]]:
+    """What the training part shows, each once: the texts of its candidates and histories, and those of consecutive
+    items of a history."""
+    texts, history = train.schema.texts, train.history.cpu().long()
+    rows = torch.unique(torch.cat([train.item.cpu().long(), history.flatten()]))
+    steps = torch.stack([history[:, :-1].flatten(), history[:, 1:].flatten()], dim=1)
+    steps = torch.unique(steps[(steps > 0).all(dim=1)], dim=0)
+    pairs = {(texts[a], texts[b]) for a, b in steps.tolist()}
+    return sorted({texts[row] for row in rows.tolist()} - {""}), sorted((a, b) for a, b in pairs if a and b and a != b)
+
+
+def content(texts: Sequence[str], pairs: Pairs) -> str:
+    """sha256 of what is learnt from."""
+    return hashlib.sha256(canonical([list(texts), [list(pair) for pair in pairs]]).encode()).hexdigest()
+
+
+def title_and_body(text: str) -> tuple[str, str] | None:
+    """The first sentence and the rest; None if one of them is empty."""
+    title, *rest = re.split(r"(?<=[.!?])\s+|(?<=[。！？])|\n+", text.strip(), maxsplit=1)
+    return (title.strip(), rest[0].strip()) if title.strip() and rest and rest[0].strip() else None
+
+
+def pretrain(
+    texts: Sequence[str],
+    pairs: Pairs,
+    lm: str,
+    folder: Path,
+    *,
+    objective: str = "mlm",
+    tokens: int = TOKENS,
+    lr: float = LR,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    about: Mapping[str, Any] | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Trains all of a language model and writes it to a new ``folder``; returns what ``pretrain.json`` there says.
+
+    lm: an identity (``bench.text.models.identity``). pairs: texts of consecutive items. objective: ``mlm``, masked
+    tokens; ``context``, which texts belong together: consecutive items, and the first sentence with the rest;
+    ``both``, the sum of the two losses. tokens: how many pass through the model while it is trained, padding not
+    counted; the last batch may go beyond. lr: at its highest, after a tenth of the tokens; it ends at 0. about: more
+    to say in ``pretrain.json``.
+
+    Of the texts 5 % are held out: neither they nor pairs with them are trained on. They tell, before and after, the
+    mean loss of masked tokens, and the share of pairs whose second text is among the 10 that are nearest to the first,
+    of about 2,000. The same arguments give the same weights, bit for bit on a CPU; the global generator is left as it
+    was. Raises BenchError for a bad argument, FloatingPointError if a loss stops being finite.
+    """
+    check_settings(objective, tokens, lr)
+    if folder.exists():
+        raise BenchError(f"{folder} exists; remove it, or choose another folder with --out")
+    texts = sorted(set(texts) - {""})
+    if len(texts) < 2:
+        raise BenchError(f"pretraining needs at least two different texts that are not empty, got {len(texts)}")
+    torch.use_deterministic_algorithms(True)
+    device = torch.device(device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), cache.new_folder(folder) as made:
+        torch.manual_seed(seed)
+        net = network(lm).to(device)
+        learnt = _learn(net, lm, texts, pairs, objective, tokens, lr, report)
+        _save(net, lm, made)
+        found = {
+            "lm": lm,
+            "objective": objective,
+            "budget": tokens,
+            "lr": lr,
+            "seed": seed,
+            "content": content(texts, pairs),
+            **learnt,
+            **(about or {}),
+        }
+        (made / "pretrain.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", "utf-8")
+    return found
+
+
+def cached(train: Split, lm: str, *, objective: str, tokens: int, lr: float, seed: int, device: torch.device) -> str:
+    """The identity of ``lm`` pretrained on what a training part shows: from the cache, if all that decides it is the
+    same."""
+    texts, pairs = material(train)
+    own = derive_seed("pretrain", seed)
+    made_of = [VERSION, lm, content(texts, pairs), objective, tokens, lr, own]
+    folder = cache.root() / "models" / f"pretrained-{digest(made_of)}"
+    with cache.only_one(folder.name):
+        if not folder.exists():
+            pretrain(texts, pairs, lm, folder, objective=objective, tokens=tokens, lr=lr, seed=own, device=device)
+    return identity(str(folder))
+
+
+def check_settings(objective: str, tokens: int, lr: float) -> None:
+    """Raises BenchError for an argument of ``pretrain`` that cannot be."""
+    if objective not in OBJECTIVES:
+        raise unknown("objective", objective, OBJECTIVES)
+    if tokens < 1 or not lr > 0:
+        raise BenchError(f"tokens {tokens}, lr {lr}: both must be positive")
+
+
+def mask(ids: Tensor, maskable: Tensor, token: int, ordinary: Tensor) -> tuple[Tensor, Tensor]:
+    """ids [n, L] -> what the model reads, and which tokens it is asked for (bool), alike.
+
+    Each ``maskable`` one is asked for with probability 0.15. Of these 80 % read as ``token``, 10 % as any of
+    ``ordinary`` [V], 10 % as they are (Devlin et al., BERT, NAACL 2019).
+    """
+    asked = (torch.rand(ids.shape) < MASKED) & maskable
+    how = torch.rand(ids.shape)
+    other = ordinary[torch.randint(len(ordinary), ids.shape)]
+    read = torch.where(asked & (how < 0.8), token, ids)
+    return torch.where(asked & (how >= 0.9), other, read), asked
+
+
+class Head(nn.Module):
+    """logits = E norm(gelu(W h + b)) + c, with E the model's own token embeddings; c starts at the tokens' shares."""
+
+    def __init__(self, width: int, embeddings: nn.Embedding, counts: Tensor) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, embeddings.embedding_dim)
+        self.norm = nn.LayerNorm(embeddings.embedding_dim)
+        self.bias = nn.Parameter(((counts + 1) / (counts + 1).sum()).log())
+
+    def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
+        """hidden [n, width], embeddings [V, d] -> [n, V]."""
+        return F.linear(self.norm(F.gelu(self.dense(hidden))), embeddings, self.bias)
+
+
+class Masked:
+    """Cross-entropy of the tokens that ``mask`` asks for, on texts drawn without end."""
+
+    def __init__(self, net: nn.Module, lm: str, tokens: Tokens, texts: Tensor, held: Tensor) -> None:
+        from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoTokenizer
+
+        config = cast(Any, net).config
+        tokenizer = AutoTokenizer.from_pretrained(locate(lm), local_files_only=True)
+        # A tokenizer without a mask token masks with the one for unknown words.
+        token = tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+        if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or getattr(config, "is_decoder", False) or token is None:
+            raise BenchError(
+                f"language model {lm} reads from left to right or has no token to mask with; use objective context"
+            )
+        special = torch.tensor(sorted(tokenizer.all_special_ids))
+        vocabulary = torch.tensor(sorted(tokenizer.get_vocab().values()))
+        ordinary = vocabulary[~torch.isin(vocabulary, special)]
+        self.net, self.tokens = net, tokens
+        self.maskable = ~torch.isin(tokens.ids, special)
+        self.mask = partial(mask, token=token, ordinary=ordinary)
+        self.embeddings = cast(nn.Embedding, cast(Any, net).get_input_embeddings())
+        places, present = tokens.places(texts)
+        seen = places[present & self.maskable[places]]
+        counts = torch.bincount(tokens.ids[seen], minlength=self.embeddings.num_embeddings)
+        self.head = Head(config.hidden_size, self.embeddings, counts).to(self.embeddings.weight.device)
+        self.batches = _batches(texts)
+        self.probe = [self._masked(part) for part in torch.split(held, BATCH)]
+
+    def loss(self) -> tuple[Tensor, int]:
+        """Mean loss of the next batch, and the tokens that passed through the model."""
+        drawn = self._masked(next(self.batches))
+        total, asked = self._total(*drawn)
+        return total / max(asked, 1), int(drawn[1].sum())
+
+    @torch.no_grad()
+    def measure(self) -> float | None:
+        """Mean loss on the held-out texts, always under the same masks; None where these ask for nothing."""
+        totals, asked = zip(*(self._total(*drawn) for drawn in self.probe), strict=True)
+        return sum(float(t) for t in totals) / sum(asked) if sum(asked) else None
+
+    def _masked(self, texts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        places, present = self.tokens.places(texts)
+        ids = self.tokens.ids[places] * present
+        read, asked = self.mask(ids, present & self.maskable[places])
+        return ids, present, read, asked
+
+    def _total(self, ids: Tensor, present: Tensor, read: Tensor, asked: Tensor) -> tuple[Tensor, int]:
+        """Summed loss of what is asked for, and how much that is."""
+        device = self.embeddings.weight.device
+        hidden = self.net(input_ids=read.to(device), attention_mask=present.long().to(device)).last_hidden_state
+        logits = self.head(hidden[asked.to(device)], self.embeddings.weight)
+        return F.cross_entropy(logits, ids[asked].to(device), reduction="sum"), int(asked.sum())
+
+
+class Context:
+    """``contrastive`` loss of pairs of texts [P, 2] drawn without end."""
+
+    def __init__(self, net: nn.Module, tokens: Tokens, pairs: Tensor) -> None:
+        self.net, self.tokens, self.pairs = net, tokens, pairs
+        self.batches = _batches(torch.arange(len(pairs)))
+
+    def loss(self) -> tuple[Tensor, int]:
+        """Mean loss of the next batch, and the tokens that passed through the model."""
+        drawn = self.pairs[next(self.batches)]
+        texts, place = torch.unique(drawn, return_inverse=True)
+        encoded = _encode(self.net, self.tokens, texts)
+        left, right = encoded[place[:, 0].to(encoded.device)], encoded[place[:, 1].to(encoded.device)]
+        return contrastive(left, right, drawn.to(encoded.device)), int(self.tokens.lengths[texts].sum())
+
+
+def contrastive(left: Tensor, right: Tensor, texts: Tensor) -> Tensor:
+    """InfoNCE among the pairs of a batch (van den Oord et al., 2018), from left to right and back, halved.
+
+    left, right: vectors of length 1 [n, d]; texts [n, 2]: numbers of the pairs' texts. The rivals of a pair (a, b) are
+    the right texts of pairs that do not start with a, without a and b themselves; the way back is alike.
+    """
+    score = left @ right.T / TEMPERATURE
+    return (_one_way(score, texts) + _one_way(score.T, texts.flip(1))) / 2
+
+
+def _one_way(score: Tensor, texts: Tensor) -> Tensor:
+    first, second = texts.T
+    no_rival = (first[:, None] == first) | (second[:, None] == second) | (first[:, None] == second)
+    own = torch.arange(len(score), device=score.device)
+    no_rival[own, own] = False
+    return F.cross_entropy(score.masked_fill(no_rival, -torch.inf), own)
+
+
+def recall(vectors: Tensor, pairs: Tensor, top: int = TOP) -> float:
+    """Share of pairs [Q, 2] whose second vector is among the ``top`` nearest of all others to the first.
+
+    vectors [n, d] of length 1.
+    """
+    hits = 0
+    for part in torch.split(pairs, BATCH):
+        rows, (first, second) = torch.arange(len(part)), part.T
+        score = vectors[first] @ vectors.T
+        score[rows, first] = -torch.inf
+        hits += int(((score > score[rows, second, None]).sum(dim=1) < top).sum())
+    return hits / len(pairs)
+
+
+def _learn(
+    net: nn.Module,
+    lm: str,
+    texts: Sequence[str],
+    pairs: Pairs,
+    objective: str,
+    budget: int,
+    lr: float,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """Trains the network; what came of it."""
+    order = torch.randperm(len(texts))
+    first = max(1, round(HELD * len(texts)))
+    held = {texts[i] for i in order[:first].tolist()}
+    in_pairs = [pair for pair in pairs if held.isdisjoint(pair)]
+    split = [pair for text in texts if text not in held and (pair := title_and_body(text))]
+    if objective != "mlm" and not in_pairs + split:
+        raise BenchError("objective context: no two items follow one another, no text has two sentences; use mlm")
+    strings = sorted({*texts, *(text for pair in split for text in pair)}) if objective != "mlm" else list(texts)
+    place = {text: i for i, text in enumerate(strings)}
+    kept = torch.tensor([place[texts[i]] for i in order.tolist()])
+    tokens = tokenise(strings, lm)
+    probe = _Recall(net, tokens, kept, torch.tensor([[place[a], place[b]] for a, b in pairs if {a, b} & held]))
+    tasks: dict[str, Masked | Context] = {}
+    if objective != "context":
+        tasks["mlm"] = masked = Masked(net, lm, tokens, kept[first:], kept[:first])
+    if objective != "mlm":
+        tasks["context"] = Context(net, tokens, torch.tensor([[place[a], place[b]] for a, b in in_pairs + split]))
+    measures = {"recall@10": probe.measure, **({"masked_loss": masked.measure} if "mlm" in tasks else {})}
+    before = {name: measure() for name, measure in measures.items()}
+    head = masked.head.parameters() if "mlm" in tasks else []
+    seen, curve = _train(net, list(head), tasks, budget, lr, report)
+    return {
+        "tokens": seen,
+        "texts": len(texts),
+        "pairs": len(in_pairs) + len(split) if objective != "mlm" else 0,
+        "held_out": {"texts": first, "pairs": len(probe.pairs), "candidates": len(probe.texts)},
+        **{name: {"before": before[name], "after": measure()} for name, measure in measures.items()},
+        "curve": curve,
+    }
+
+
+def _train(
+    net: nn.Module,
+    head: list[nn.Parameter],
+    tasks: Mapping[str, Masked | Context],
+    budget: int,
+    lr: float,
+    report: Callable[[str], None],
+) -> tuple[int, list[dict[str, float]]]:
+    """Updates until ``budget`` tokens have passed; how many did, and the mean losses up to each point of the curve."""
+    used = [p for p in net.parameters() if p.requires_grad]
+    groups = [{"params": used, "peak": lr}, *([{"params": head, "peak": HEAD_LR}] if head else [])]
+    optimizer = torch.optim.AdamW(groups, lr=lr)
+    curve: list[dict[str, float]] = []
+    seen, steps, losses = 0, 0, dict.fromkeys(tasks, 0.0)
+    while seen < budget:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * rate("linear", WARMUP, budget, seen)
+        optimizer.zero_grad(set_to_none=True)
+        for name, task in tasks.items():
+            loss, passed = task.loss()
+            torch.autograd.backward(loss)
+            losses[name] += float(loss.detach())
+            seen += passed
+        nn.utils.clip_grad_norm_([*used, *head], 1.0)
+        optimizer.step()
+        steps += 1
+        if seen * POINTS >= (len(curve) + 1) * budget:
+            curve.append({"tokens": seen, **{name: total / steps for name, total in losses.items()}})
+            told = "  ".join(f"{name} {total / steps:.3f}" for name, total in losses.items())
+            report(f"{min(seen, budget):,} of {budget:,} tokens  {told}")
+            if not all(torch.tensor(list(losses.values())).isfinite()):
+                raise FloatingPointError(f"the loss of pretraining is not finite within {seen:,} tokens; lower its lr")
+            losses, steps = dict.fromkeys(tasks, 0.0), 0
+    return seen, curve
+
+
+class _Recall:
+    """``recall`` on held-out pairs of texts, of which it takes at most 1,000, among 2,000 texts and those of the pairs.
+
+    texts: numbers of all texts, in random order. pairs [P, 2]. Without pairs there is nothing to measure.
+    """
+
+    def __init__(self, net: nn.Module, tokens: Tokens, texts: Tensor, pairs: Tensor) -> None:
+        self.net, self.tokens = net, tokens
+        self.pairs = pairs[torch.randperm(len(pairs))[:QUERIES]]
+        self.texts = torch.unique(torch.cat([texts[:CANDIDATES], self.pairs.flatten().long()]))
+
+    @torch.no_grad()
+    def measure(self) -> float | None:
+        """The recall of the network as it is."""
+        if not len(self.pairs):
+            return None
+        vectors = torch.cat([_encode(self.net, self.tokens, part).cpu() for part in torch.split(self.texts, BATCH)])
+        return recall(vectors, torch.searchsorted(self.texts, self.pairs))
+
+
+def _encode(net: nn.Module, tokens: Tokens, texts: Tensor) -> Tensor:
+    """Mean-pooled vectors of length 1 of texts [n] -> [n, width]."""
+    places, present = tokens.places(texts)
+    device = next(net.parameters()).device
+    ids, mask = (tokens.ids[places] * present).to(device), present.to(device)
+    hidden = net(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    return F.normalize(pool(hidden, mask, "mean"), dim=1)
+
+
+def _batches(numbers: Tensor) -> Iterator[Tensor]:
+    """Batches of numbers without end, each pass in a new order."""
+    while True:
+        yield from torch.split(numbers[torch.randperm(len(numbers))], BATCH)
+
+
+def _save(net: nn.Module, lm: str, folder: Path) -> None:
+    """A model folder: the trained weights with what ``network`` leaves out (the pooler), and the tokenizer."""
+    from transformers import AutoModel, AutoTokenizer
+
+    whole = AutoModel.from_pretrained(locate(lm), local_files_only=True, use_safetensors=True)
+    strange = whole.load_state_dict(net.state_dict(), strict=False).unexpected_keys
+    assert not strange, f"the network has weights that its model has not: {strange}"
+    whole.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(locate(lm), local_files_only=True).save_pretrained(folder)
