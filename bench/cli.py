@@ -289,6 +289,154 @@ def _fail_on(records: list[dict[str, Any]]) -> None:
 
 
 @main.command()
+@click.option("-d", "--dataset", required=True, help="Data set.")
+@click.option("-m", "--method", required=True, help="Method or baseline.")
+@click.option(
+    "-s", "--set", "given", multiple=True, metavar="KEY=VALUE", help="A setting of the method, such as experts=8."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The run's seed.")
+@click.option("--epochs", type=click.IntRange(1), help="Most epochs (default 20).")
+@click.option("--patience", type=click.IntRange(1), help="Epochs without improvement before stopping (default 3).")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@domains_option
+@knob_option
+@from_option
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write to (default results/explain/RUN)."
+)
+@plugin_option
+@json_option
+def explain(
+    dataset: str,
+    method: str,
+    given: tuple[str, ...],
+    seed: int,
+    epochs: int | None,
+    patience: int | None,
+    device: str,
+    domains: str | None,
+    knobs: tuple[str, ...],
+    folder: Path | None,
+    out: Path | None,
+    plugins: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Explain how the tasks of one run work on one another: explain.md, explain.html, explain.json.
+
+    The run is trained again as `bench run` with the same options would, with measurements beside. Only training and
+    validation data are used. See docs/explaining.md.
+    """
+    for plugin in plugins:
+        registry.add_plugin(plugin)
+    registry.find("dataset", dataset)  # names are checked before the slow imports
+    registry.find("method", method)
+    from bench.execute import prepare_all
+    from bench.explain import explain as explained
+    from bench.explain.report import to_html, to_markdown
+    from bench.machine import device_of
+    from bench.progress import progress
+    from bench.run import specify
+    from bench.store import write_atomically
+
+    budget = {k: v for k, v in (("epochs", epochs), ("patience", patience)) if v is not None}
+    chosen, settings = _knobs(knobs, domains), _settings(given)
+    spec = specify(dataset, method, given=settings, knobs=chosen, seed=seed, budget=budget)
+    with progress(1) as shown:
+        (path,) = prepare_all([spec], folder, shown)
+        shown.begin(job := f"{dataset}/{method}/{seed}")
+        found = explained(spec, device=device_of(device), folder=path, report=shown.note)
+        shown.end(job, "ok")
+    target = out or Path("results") / "explain" / f"{dataset}-{method}-{spec.key}"
+    text = json.dumps(found, indent=1, allow_nan=False)
+    for name, content in (("json", text + "\n"), ("md", to_markdown(found)), ("html", to_html(found))):
+        write_atomically(target / f"explain.{name}", content.encode())
+    click.echo(text if as_json else target / "explain.html")
+
+
+@main.command()
+@click.option("-d", "--dataset", required=True, help="Data set whose texts are read.")
+@click.option("--lm", default="all-MiniLM-L6-v2", show_default=True, help="Language model to go on from, or a folder.")
+@click.option(
+    "--objective", type=click.Choice(["mlm", "context", "both"]), default="mlm", show_default=True,
+    help="What is learnt: masked tokens, which texts belong together, or the sum of both.",
+)  # fmt: skip
+@click.option(
+    "--tokens", type=click.IntRange(1), default=2_000_000, show_default=True,
+    help="Tokens that pass through the model: the budget to compare objectives at.",
+)  # fmt: skip
+@click.option(
+    "--lr", type=click.FloatRange(0, min_open=True), default=5e-5, show_default=True,
+    help="Highest learning rate; at 3e-4 unrelated texts grow alike.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of masks, batches and head.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@domains_option
+@knob_option
+@from_option
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder to make (default models/DATASET-LM-OBJECTIVE-SEED)."
+)
+@json_option
+def pretrain(
+    dataset: str,
+    lm: str,
+    objective: str,
+    tokens: int,
+    lr: float,
+    seed: int,
+    device: str,
+    domains: str | None,
+    knobs: tuple[str, ...],
+    folder: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Go on training a language model on the texts of a data set, before any label is seen.
+
+    Only the training part's texts are read: those of its candidates and histories. `mlm` hides 15 % of the tokens, and
+    the model says what they were. `context` draws together, in a batch, an item and the next one of the same history,
+    and a text's first sentence and its rest. The result is a model folder that any method takes:
+
+    \b
+    bench pretrain -d sim-news --objective both --out models/news
+    bench run -d sim-news -m lora -s lm=models/news
+
+    Printed are a loss and a recall on held-out texts, before and after. See docs/language_models.md.
+    """
+    registry.find("dataset", dataset)  # names are checked before the slow imports
+    from bench.data.prepare import load
+    from bench.data.prepare import prepare as prepared
+    from bench.machine import device_of
+    from bench.progress import progress
+    from bench.text.models import identity
+    from bench.text.pretrain import material
+    from bench.text.pretrain import pretrain as pretrained
+
+    chosen = _knobs(knobs, domains)
+    model = identity(lm)
+    target = out or Path("models") / f"{dataset}-{model.partition('@')[0]}-{objective}-{seed}"
+    with progress(1) as shown:
+        data = load(prepared(dataset, chosen, folder, shown.step))
+        shown.begin(job := f"{dataset}/{model}/{objective}")
+        about = {"dataset": dataset, "knobs": data.meta["knobs"], "data": data.meta["sha256"]}
+        try:
+            found = pretrained(
+                *material(data.train), model, target, objective=objective, tokens=tokens, lr=lr, seed=seed,
+                device=device_of(device), about=about, report=shown.note,
+            )  # fmt: skip
+        except FloatingPointError as error:
+            raise BenchError(f"{error} (--lr {lr:g})") from error
+        shown.end(job, "ok")
+    if as_json:
+        click.echo(json.dumps({"folder": str(target), **found}, indent=1))
+        return
+    click.echo(f"{target}  {found['tokens']:,} tokens of {found['texts']:,} texts, {found['pairs']:,} pairs")
+    for name in ("masked_loss", "recall@10"):
+        if (of := found.get(name)) and of["before"] is not None:
+            click.echo(f"held-out {name}: {of['before']:.4f} before, {of['after']:.4f} after")
+
+
+@main.command()
 @results_option
 @json_option
 @click.option("--check", is_flag=True, help="Write nothing; fail if the stored leaderboard differs.")

@@ -63,7 +63,7 @@ def execute(
             todo.append(spec)
     if not todo:
         return outcome
-    folders = _prepare(todo, raw, progress)
+    folders = prepare_all(todo, raw, progress)
     workers = min(workers, len(todo)) if device.type == "cpu" else 1
     if workers > 1:
         finished = _in_workers(todo, folders, workers, progress, names)
@@ -81,7 +81,7 @@ def execute(
     return outcome
 
 
-def _prepare(specs: Sequence[Spec], raw: Path | None, progress: Progress) -> list[Path]:
+def prepare_all(specs: Sequence[Spec], raw: Path | None, progress: Progress) -> list[Path]:
     """Prepares each spec's data set and text vectors once, with all cores, before any run needs them."""
     folders = []
     torch.set_num_threads(os.cpu_count() or 1)

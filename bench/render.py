@@ -47,16 +47,16 @@ def to_markdown(board: Board) -> str:
     blocks = ["# Leaderboard"]
     for level, table in (pair for main in board.tables for pair in [("##", main), *(("###", s) for s in main.slices)]):
         lines = [[_markdown(cell, row) for cell in row.cells] for row in table.rows]
-        grid = _tabulate(table, lines, [_escape(header) for header in table.headers], "github")
-        remarks = "\n".join(f"- {_escape(text)}" for text in _remarks(table))
-        blocks += [f"{level} {_escape(table.title)}", _escape(table.caption), grid, remarks]
-    legend = "\n".join(f"- {_escape(line)}" for line in board.legend)
+        grid = _tabulate(table, lines, [escape(header) for header in table.headers], "github")
+        remarks = "\n".join(f"- {escape(text)}" for text in _remarks(table))
+        blocks += [f"{level} {escape(table.title)}", escape(table.caption), grid, remarks]
+    legend = "\n".join(f"- {escape(line)}" for line in board.legend)
     return "\n\n".join(filter(None, [*blocks, "## Legend", legend])) + "\n"
 
 
 def _markdown(cell: Cell, row: Row) -> str:
     mark = "**" if cell.bold else "*" if cell is row.cells[0] and row.kind != "competitor" else ""
-    return f"{mark}{_escape(cell.text)}{mark}{_escape(_delta(cell, ' '))}"
+    return f"{mark}{escape(cell.text)}{mark}{escape(_delta(cell, ' '))}"
 
 
 def to_json(board: Board) -> str:
@@ -70,7 +70,8 @@ def _delta(cell: Cell, between: str) -> str:
     return f"{between}({short(f'{cell.difference.mean:+z.4f}')}{'*' if cell.difference.significant else ''})"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is."""
     return re.sub(r"([\\`*|<\[\]])", r"\\\1", text)
 
 
