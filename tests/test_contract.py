@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +28,21 @@ def test_space_agrees_with_signature(name: str) -> None:
     check.declares_its_space(name)
 
 
-@pytest.mark.parametrize("dataset", check.TASK_SETS)
-@pytest.mark.parametrize("aspect", check.ON_DATA, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("name", METHODS)
+TRAINING = (check.repeats_itself, check.saves_and_loads, check.learns)
+
+
+def _cases() -> Iterator[object]:
+    """Everything on every task set; the training of a language model on two of the three is left to `make slow`."""
+    for name in METHODS:
+        for aspect in check.ON_DATA:
+            for dataset in check.TASK_SETS:
+                tuned = issubclass(registry.load_method(name), Tuned)
+                slow = tuned and aspect in TRAINING and dataset != "sim-news"
+                marks = [pytest.mark.slow] if slow else []
+                yield pytest.param(name, aspect, dataset, marks=marks, id=f"{name}-{aspect.__name__}-{dataset}")
+
+
+@pytest.mark.parametrize(("name", "aspect", "dataset"), list(_cases()))
 def test_method_keeps_the_contract(name: str, aspect: object, dataset: str) -> None:
     data = check.small(dataset)
     if registry.load_method(name).declines(data.schema):
