@@ -82,7 +82,7 @@ def vectors(texts: Sequence[str], model: str, report: Report | None = None) -> n
     unique = sorted(set(texts) - {""})
     path = _path(unique, model, "mean")
     if not path.exists():
-        _saved(path, len(unique), _encode(tokenise(unique, model), model, None, report))
+        _saved(path, len(unique), _encode(unique, model, None, report))
     encoded = np.load(path)
     place = {text: i + 1 for i, text in enumerate(unique)}
     padded = np.concatenate([np.zeros_like(encoded[:1]), encoded])
@@ -95,8 +95,7 @@ def states(texts: Sequence[str], model: str, depth: int, report: Report | None =
     lowest, of ``tokenise(texts, model)``."""
     path = _path(texts, model, f"depth {depth}")
     if not path.exists():
-        tokens = tokenise(texts, model)
-        _saved(path, len(tokens.ids), _encode(tokens, model, depth, report))
+        _saved(path, len(tokenise(texts, model).ids), _encode(texts, model, depth, report))
     found: np.ndarray = np.load(path, mmap_mode="r")
     return found
 
@@ -116,12 +115,15 @@ def _path(texts: Sequence[str], model: str, what: str) -> Path:
 
 
 @torch.inference_mode()
-def _encode(tokens: Tokens, model: str, depth: int | None, report: Report | None) -> Iterator[tuple[Any, np.ndarray]]:
+def _encode(
+    texts: Sequence[str], model: str, depth: int | None, report: Report | None
+) -> Iterator[tuple[Any, np.ndarray]]:
     """Yields pieces of the result: places and what stands there; pooled texts, or the tokens' states at a depth."""
-    net = network(model)
+    net, tokens = network(model), tokenise(texts, model)
     if depth is not None:
         net = UpTo(net, depth)
-    order = torch.argsort(tokens.lengths, stable=True)  # alike lengths together: little padding
+    # Alike lengths together: little padding. By characters, as it always was: the batches decide the last digits.
+    order = torch.tensor(sorted(range(len(texts)), key=lambda i: len(texts[i])), dtype=torch.long)
     done = 0
     if report:
         report(0, len(tokens))
