@@ -241,7 +241,8 @@ def _teach(method: Method, spec: Spec, data: Data, device: torch.device, report:
             write_atomically(path, safetensors.torch.save(state, took))
     skills: dict[str, float] = {}
     if method.meta_share:
-        skills = train.on_meta(model, *train.kept_from(data.train, method.meta_share))[1]
+        kept, meta = train.kept_from(data.train, method.meta_share)
+        skills = train.on_meta(model, meta, train.constants(kept, meta))[1]
     method.on_teacher(model.eval().requires_grad_(False), skills, spec.budget["epochs"])
     return done
 

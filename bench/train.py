@@ -102,7 +102,8 @@ def fit(
     optimizer, kind = build(), method.optimizer
     every, step = epochs * math.ceil(train.rows / batch_size), 0
     generator = torch.Generator().manual_seed(derive_seed("batches", seed))
-    constant = score(valid, chance(train, valid), primary_only=True)
+    constant = constants(train, valid)
+    constant_there = constants(train, method.meta) if method.meta is not None else {}
     on_device = train.to(device)
     altered = augmentation(augment, augment_rate, on_device)
     for epoch in range(1, epochs + 1):
@@ -134,7 +135,7 @@ def fit(
         )
         known = {k: v for k, v in primary.items() if v is not None}
         if method.meta is not None:
-            method.on_meta(epoch, *on_meta(method, train, method.meta))
+            method.on_meta(epoch, *on_meta(method, method.meta, constant_there))
         method.on_epoch(epoch, known)
         if method.balancer is not None:
             method.balancer.on_epoch(epoch, total / (step - before), known)
@@ -230,17 +231,21 @@ def skills(tasks: Sequence[Task], scores: Scores, constant: Scores) -> dict[str,
     return found
 
 
+def constants(train: Split, split: Split) -> Scores:
+    """The primary metrics of the best constant of the training part on a split."""
+    return score(split, chance(train, split), primary_only=True)
+
+
 def kept_from(train: Split, share: float) -> tuple[Split, Split]:
     """The training part without the latest ``share`` of its groups, and these."""
     return train.cut(round((1 - share) * train.groups))
 
 
-def on_meta(method: Method, train: Split, meta: Split) -> tuple[dict[str, float], dict[str, float]]:
-    """Every task's primary metric on meta-validation, and its skill over the best constant of ``train``; of the tasks
-    for which they are defined."""
+def on_meta(method: Method, meta: Split, constant: Scores) -> tuple[dict[str, float], dict[str, float]]:
+    """Every task's primary metric on meta-validation, and its skill over ``constant``, the scores of the best constant
+    there; of the tasks for which they are defined."""
     scores = _finite_score(meta, evaluate(method, meta), primary_only=True)
     primary = {t.name: scores[t.name][t.metrics[0]] for t in method.tasks}
-    constant = score(meta, chance(train, meta), primary_only=True)
     return {k: v for k, v in primary.items() if v is not None}, skills(method.tasks, scores, constant)
 
 

@@ -17,7 +17,7 @@ from bench.api import Batch, Items, Task, task_loss
 from bench.errors import BenchError
 from bench.metrics import METRICS
 from bench.spec import Spec
-from bench.train import evaluate, on_meta
+from bench.train import constants, evaluate, on_meta
 from methods.distill import Distill, features_of, soft_loss
 from methods.distill import feature_loss as distance
 from methods.lora import Lora
@@ -62,7 +62,7 @@ def student(dataset: str = "sim-news", **given: Any) -> Distill:
     method: Any = check.make("distill", data.schema, **given)
     train, method.meta = data.train.cut(round(0.9 * data.train.groups))
     teacher = check.make("single_task", data.schema, seed=1).eval().requires_grad_(False)
-    method.on_teacher(teacher, on_meta(teacher, train, method.meta)[1], 10)
+    method.on_teacher(teacher, on_meta(teacher, method.meta, constants(train, method.meta))[1], 10)
     method.on_start(train)
     assert isinstance(method, Distill)
     return method.train()

@@ -82,7 +82,7 @@ def vectors(texts: Sequence[str], model: str, report: Report | None = None) -> n
     unique = sorted(set(texts) - {""})
     path = _path(unique, model, "mean")
     if not path.exists():
-        _saved(path, len(unique), _encode(unique, model, None, report))
+        _saved(path, len(unique), _encode(unique, tokenise(unique, model), model, None, report))
     encoded = np.load(path)
     place = {text: i + 1 for i, text in enumerate(unique)}
     padded = np.concatenate([np.zeros_like(encoded[:1]), encoded])
@@ -95,7 +95,8 @@ def states(texts: Sequence[str], model: str, depth: int, report: Report | None =
     lowest, of ``tokenise(texts, model)``."""
     path = _path(texts, model, f"depth {depth}")
     if not path.exists():
-        _saved(path, len(tokenise(texts, model).ids), _encode(texts, model, depth, report))
+        tokens = tokenise(texts, model)
+        _saved(path, len(tokens.ids), _encode(texts, tokens, model, depth, report))
     found: np.ndarray = np.load(path, mmap_mode="r")
     return found
 
@@ -116,10 +117,10 @@ def _path(texts: Sequence[str], model: str, what: str) -> Path:
 
 @torch.inference_mode()
 def _encode(
-    texts: Sequence[str], model: str, depth: int | None, report: Report | None
+    texts: Sequence[str], tokens: Tokens, model: str, depth: int | None, report: Report | None
 ) -> Iterator[tuple[Any, np.ndarray]]:
     """Yields pieces of the result: places and what stands there; pooled texts, or the tokens' states at a depth."""
-    net, tokens = network(model), tokenise(texts, model)
+    net = network(model)
     if depth is not None:
         net = UpTo(net, depth)
     # Alike lengths together: little padding. By characters, as it always was: the batches decide the last digits.
