@@ -353,6 +353,20 @@ def original(name: str, folder: Path) -> Path:
     return folder / file
 
 
+def test_the_control_has_the_same_numbers_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = models.locate(check.tiny_language_model())
+    monkeypatch.setattr(models, "identity", lambda name: check.tiny_language_model() if name == "tiny" else name)
+    monkeypatch.setitem(models.MODELS, "tiny", models.Known("12345678" * 8, ()))
+    monkeypatch.setitem(models.MODELS, "mixed", models.Known("12345678" * 8, (models.Shuffled("tiny"),)))
+    folder = models.locate("mixed@12345678")
+    theirs, ours = loaded(tiny).state_dict(), loaded(folder).state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, before in theirs.items():
+        torch.testing.assert_close(ours[name].flatten().sort().values, before.flatten().sort().values, rtol=0, atol=0)
+        assert before.unique().numel() < 9 or not torch.equal(ours[name], before), name
+    assert (folder / "tokenizer.json").read_bytes() == (tiny / "tokenizer.json").read_bytes()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONVERTED)
 def test_real_models_convert_bit_for_bit(name: str) -> None:

