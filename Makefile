@@ -20,8 +20,8 @@ lint: $(SETUP)
 type: $(SETUP)
 	$(BIN)/mypy
 
-py: $(SETUP)
-	$(BIN)/python -m pytest
+py: $(SETUP)  ## in as many processes as there are cores, at most 8; a file's tests stay together
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --benchmark-disable
 
 slow: $(SETUP)  ## tests on the real data and the real language model, minutes
 	$(BIN)/python -m pytest -m slow

@@ -110,13 +110,7 @@ class MetaHeac(Architecture):
             shared += self.shared
         total = torch.stack(losses).mean(dim=0)
         self.shared = shared
-        optimizer.zero_grad(set_to_none=True)
-        self.backward(total)
-        optimizer.step()
-        if self.balancer is not None and self.balancer.looks_again:
-            with torch.no_grad():
-                self.balancer.observe(self.losses(self(batch), batch))
-        return total.detach()
+        return self.descend(total, batch, optimizer)
 
 
 def adapt(method: Method, support: Batch, rate: float) -> dict[str, Tensor]:

@@ -219,6 +219,7 @@ class Balancer(nn.Module):
 
     version: ClassVar[int] = 1
     space: ClassVar[dict[str, BaseDistribution]] = {}
+    later: ClassVar[tuple[str, ...]] = ()  # as for a method
     looks_again: ClassVar[bool] = False  # wants each batch's losses once more after the update
     weighs: ClassVar[bool] = True
     of: ClassVar[str] = ""
@@ -268,6 +269,7 @@ class Method(nn.Module):
     version: ClassVar[int] = 1  # bump when the same config should give other numbers
     space: ClassVar[dict[str, BaseDistribution]] = {}
     defaults: ClassVar[dict[str, Any]] = {}  # other defaults for the settings common to all methods, such as lr
+    later: ClassVar[tuple[str, ...]] = ()  # settings added after first records: in a config only if not at the default
     trunk: ClassVar[str] = ""
     teacher: str = ""
     reference: ClassVar[bool] = False  # a yardstick, not a competitor
@@ -310,8 +312,11 @@ class Method(nn.Module):
 
     def step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
         """One update; returns detached losses [T]. Override only for updates of several passes."""
+        return self.descend(self.losses(self(batch), batch), batch, optimizer)
+
+    def descend(self, losses: Tensor, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
+        """The end of every step: the optimiser moves along the gradients of losses [T]; returns these, detached."""
         optimizer.zero_grad(set_to_none=True)
-        losses = self.losses(self(batch), batch)
         self.backward(losses)
         optimizer.step()
         if self.balancer is not None and self.balancer.looks_again:

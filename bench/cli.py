@@ -414,7 +414,7 @@ def pretrain(
 
     chosen = _knobs(knobs, domains)
     model = identity(lm)
-    target = out or Path("models") / f"{dataset}-{model.partition('@')[0]}-{objective}-{seed}"
+    target = out or Path("models") / f"{dataset}-{model.partition('@')[0].rpartition('/')[2]}-{objective}-{seed}"
     with progress(1) as shown:
         data = load(prepared(dataset, chosen, folder, shown.step))
         shown.begin(job := f"{dataset}/{model}/{objective}")

@@ -45,7 +45,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "augment": ("none", "crop", "mask", "reorder", "substitute", "mixup", "token_dropout", "swap"),
 }
 # Common settings that came after the first records. As long as ``augment`` is "none", neither is a part of a
-# configuration, so that records from before them keep their keys.
+# configuration, so that records from before them keep their keys. A class names its own such settings in ``later``:
+# each is a part only where it is not at its default.
 LATER: dict[str, Any] = {"augment": "none", "augment_rate": 0.2}
 COMMON_SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 1e-2, log=True),
@@ -155,8 +156,11 @@ def resolve(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     for key, known in CHOICES.items():
         if config[key] not in known:
             raise unknown(f"value of '{key}'", config[key], known)
+    later = {f"{key}.{own}" for key, part in components.items() for own in part.later}
+    absent = {key for key in later.union(cls.later) if config[key] == defaults[key]}
     if config["augment"] == "none":
-        config = {key: value for key, value in config.items() if key not in LATER}
+        absent |= LATER.keys()
+    config = {key: value for key, value in config.items() if key not in absent}
     return config, {key: part.version for key, part in components.items()}
 
 
@@ -167,7 +171,7 @@ def teachers(of: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _own(config: Mapping[str, Any], cls: type[Any], prefix: str = "") -> dict[str, Any]:
-    return {key: config[prefix + key] for key in settings(cls)}
+    return {key: config.get(prefix + key, default) for key, default in settings(cls).items()}
 
 
 def declines(method: str, config: Mapping[str, Any], schema: Schema) -> str:

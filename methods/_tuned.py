@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from torch import nn
 
 from bench.api import Schema
-from bench.nn import MakeInputs, MakeTrunk, OnTrunk
+from bench.nn import USER_ENCODERS, MakeInputs, MakeTrunk, OnTrunk
 from bench.text.inputs import TextInputs
 from bench.text.tower import POOLINGS, Tower
 
@@ -18,7 +18,8 @@ class Tuned(OnTrunk):
     """The architecture ``trunk`` over features and the text vectors of a language model that is trained with it.
 
     A subclass says in ``adapt`` what of the language model is trained. layers, texts and pooling: ``top``, ``most`` and
-    ``pooling`` of ``bench.text.tower.Tower``. lm_lr: learning rate of what is trained in the language model.
+    ``pooling`` of ``bench.text.tower.Tower``. lm_lr: learning rate of what is trained in the language model. user: what
+    pools the history, of ``bench.nn.USER_ENCODERS``.
     """
 
     space: ClassVar[dict[str, BaseDistribution]] = {
@@ -27,7 +28,9 @@ class Tuned(OnTrunk):
         "texts": IntDistribution(0, 256, step=32),
         "pooling": CategoricalDistribution(POOLINGS),
         "lm_lr": FloatDistribution(1e-6, 1e-2, log=True),
+        "user": CategoricalDistribution(tuple(USER_ENCODERS)),
     }
+    later: ClassVar[tuple[str, ...]] = ("user",)
     trunk = "shared_bottom"
 
     def __init__(
@@ -42,10 +45,12 @@ class Tuned(OnTrunk):
         texts: int = 64,
         pooling: str = "mean",
         lm_lr: float = 1e-3,
+        user: str = "additive",
     ) -> None:
         self.lm_lr = lm_lr
         tower = partial(Tower, schema.texts, lm, self.adapt, top=layers, most=texts, pooling=pooling)
-        super().__init__(schema, partial(TextInputs, features=inputs, tower=tower, width=text_width), trunk)
+        read = partial(TextInputs, features=inputs, tower=tower, width=text_width, user=user)
+        super().__init__(schema, read, trunk)
 
     def adapt(self, net: nn.Module) -> nn.Module:
         """Takes the frozen network and returns what is trained, itself or another one around it."""

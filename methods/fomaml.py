@@ -66,13 +66,7 @@ class Fomaml(Lora):
             losses.append(found[0] if self.over == "users" else torch.stack(found).diagonal())
         total = torch.stack(losses).mean(dim=0)
         self.shared = shared
-        optimizer.zero_grad(set_to_none=True)
-        self.backward(total)
-        optimizer.step()
-        if self.balancer is not None and self.balancer.looks_again:
-            with torch.no_grad():
-                self.balancer.observe(self.losses(self(batch), batch))
-        return total.detach()
+        return self.descend(total, batch, optimizer)
 
     def adapted(self, support: Batch) -> Sequence[dict[str, Tensor]]:
         """theta' of every task of meta-learning: one for all users of the half, or one for each recommendation task."""

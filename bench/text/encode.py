@@ -34,7 +34,7 @@ def network(model: str, depth: int = 0, *, attention: str = "eager") -> nn.Modul
     """A language model from layer ``depth`` on, without dropout, its pooler and any head, in evaluation mode.
 
     With a depth it reads hidden states (``inputs_embeds``) in place of token ids. Without dropout, tuned layers give
-    the same whether the ones below are cached or computed. Raises BenchError if the model has too few layers.
+    the same whether the ones below are cached or computed. Weights kept in half precision become float32.
     attention: its implementation in transformers. On a CPU the gradient of ``sdpa`` in bfloat16 takes up to 20 times as
     long as that of ``eager``; without gradients, ``sdpa`` is a little faster.
     """
@@ -43,7 +43,7 @@ def network(model: str, depth: int = 0, *, attention: str = "eager") -> nn.Modul
 
     cast(Any, logging).disable_progress_bar()  # loading takes no time; encoding has its own progress
     net = AutoModel.from_pretrained(
-        locate(model), local_files_only=True, use_safetensors=True, attn_implementation=attention
+        locate(model), local_files_only=True, use_safetensors=True, attn_implementation=attention, dtype=torch.float32
     ).eval()
     for module in net.modules():
         if isinstance(module, nn.Dropout):
@@ -77,16 +77,16 @@ def depth_of(model: str) -> int:
     return int(AutoConfig.from_pretrained(locate(model), local_files_only=True).num_hidden_layers)
 
 
-def vectors(texts: Sequence[str], model: str, report: Report | None = None) -> np.ndarray:
-    """[len(texts), width] float32: mean-pooled last hidden states, scaled to length 1 (as MiniLM was trained).
+def vectors(texts: Sequence[str], model: str, report: Report | None = None, *, pooling: str = "mean") -> np.ndarray:
+    """[len(texts), width] float32: pooled last hidden states, scaled to length 1 (as MiniLM was trained).
 
-    model: an identity (``bench.text.models.identity``). An empty text is the zero vector. ``report(done, total)`` is
-    called as encoding begins and goes on, and never when the cache has all.
+    model: an identity (``bench.text.models.identity``). pooling: see ``pool``. An empty text is the zero vector.
+    ``report(done, total)`` is called as encoding begins and goes on, and never when the cache has all.
     """
     unique = sorted(set(texts) - {""})
-    path = _path(unique, model, "mean")
+    path = _path(unique, model, pooling)
     if not path.exists():
-        _saved(path, len(unique), _encode(unique, tokenise(unique, model), model, None, report))
+        _saved(path, len(unique), _encode(unique, tokenise(unique, model), model, pooling, report))
     encoded = np.load(path)
     place = {text: i + 1 for i, text in enumerate(unique)}
     padded = np.concatenate([np.zeros_like(encoded[:1]), encoded])
@@ -106,7 +106,8 @@ def states(texts: Sequence[str], model: str, depth: int, report: Report | None =
 
 
 def pool(hidden: Tensor, present: Tensor, how: str) -> Tensor:
-    """hidden [n, L, width], present [n, L] -> [n, width]: their mean, or that of the first or last token present."""
+    """hidden [n, L, width], present [n, L] -> [n, width]: of the tokens present the ``mean``, or the first (``cls``) or
+    ``last``."""
     if how == "mean":
         mask = present.unsqueeze(-1).to(hidden.dtype)
         return (hidden * mask).sum(1) / mask.sum(1)
@@ -121,12 +122,15 @@ def _path(texts: Sequence[str], model: str, what: str) -> Path:
 
 @torch.inference_mode()
 def _encode(
-    texts: Sequence[str], tokens: Tokens, model: str, depth: int | None, report: Report | None
+    texts: Sequence[str], tokens: Tokens, model: str, what: str | int, report: Report | None
 ) -> Iterator[tuple[Any, np.ndarray]]:
-    """Yields pieces of the result: places and what stands there; pooled texts, or the tokens' states at a depth."""
+    """Yields pieces of the result: places and what stands there; pooled texts, or the tokens' states at a depth.
+
+    what: the pooling, or the depth.
+    """
     net = network(model, attention="sdpa")
-    if depth is not None:
-        net = UpTo(net, depth)
+    if isinstance(what, int):
+        net = UpTo(net, what)
     # Alike lengths together: little padding. By characters, as it always was: the batches decide the last digits.
     order = torch.tensor(sorted(range(len(texts)), key=lambda i: len(texts[i])), dtype=torch.long)
     done = 0
@@ -135,8 +139,8 @@ def _encode(
     for part in torch.split(order, BATCH):
         places, present = tokens.places(part)
         hidden = run(net, tokens, places, present)
-        if depth is None:
-            yield part.numpy(), nn.functional.normalize(pool(hidden, present, "mean"), dim=1).numpy()
+        if isinstance(what, str):
+            yield part.numpy(), nn.functional.normalize(pool(hidden, present, what), dim=1).numpy()
         else:
             yield places[present].numpy(), hidden[present].numpy()
         done += len(part)

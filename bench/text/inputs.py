@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Batch, Inputs, Schema
-from bench.nn import HistoryAttention, MakeInputs
+from bench.nn import USER_ENCODERS, MakeInputs
 from bench.text.tower import Frozen, Tower
 
 
@@ -16,17 +16,20 @@ class TextInputs(Inputs):
     """Beside the features: the candidate's projected text vector, the history's pooled by attention, and their product.
 
     tower: makes what gives the language model's vectors of items, one for each input layer of an architecture. Each
-    different item of a batch is looked at once.
+    different item of a batch is looked at once. user: what pools the history, of ``bench.nn.USER_ENCODERS``; the one
+    without weights for places where there is no history, for which all give zeros.
     """
 
     def __init__(
-        self, schema: Schema, *, features: MakeInputs, tower: Callable[[], Frozen | Tower], width: int
+        self, schema: Schema, *, features: MakeInputs, tower: Callable[[], Frozen | Tower], width: int, user: str
     ) -> None:
+        if user not in USER_ENCODERS:
+            raise ValueError(f"user '{user}': choose {', '.join(USER_ENCODERS)}")
         super().__init__()
         self.features = features(schema)
         self.tower = tower()
         self.project = nn.Linear(self.tower.width, width)
-        self.attention = HistoryAttention(width)
+        self.attention = USER_ENCODERS[user if schema.history else "additive"](width, schema.history)
         self.user_width = self.features.user_width + width
         self.candidate_width = self.features.candidate_width + 2 * width
 

@@ -1,15 +1,18 @@
-"""Finds language models: by name in a package, converted once if need be, or in a local folder of safetensors."""
+"""Finds language models: by name in a package, in a local folder of safetensors, or on the hub if that is allowed."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 from bench.data import cache, source
 from bench.data.archive import unpack
@@ -17,6 +20,8 @@ from bench.errors import BenchError, unknown
 from bench.text import convert
 
 WEIGHTS = "model.safetensors"
+SHARDS = "model.safetensors.index.json"
+HUB = "hub:"  # stands in front of OWNER/NAME or OWNER/NAME@REVISION
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 _FILES = (WEIGHTS, "config.json", *_TOKENIZER, "special_tokens_map.json", "vocab.txt")
 # A folder needs one of these: without any, transformers makes up a tokenizer that knows no word.
@@ -28,6 +33,8 @@ _VOCABULARIES = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
+_ON_HUB = (*_FILES, *_VOCABULARIES, SHARDS, "merges.txt", "added_tokens.json")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -172,9 +179,11 @@ MODELS = {
 def identity(name: str) -> str:
     """``name@`` and the first 8 hex digits of its weights' sha256: what a record says, wherever the model came from.
 
-    ``name`` is a known model, a local folder (which is remembered, so that its identity is enough afterwards), or
-    already an identity. Raises BenchError if it is none of them.
+    ``name`` is a known model, a local folder or ``hub:OWNER/NAME`` (which are remembered, so that the identity is
+    enough afterwards), or already an identity. Raises BenchError if it is none of them, or cannot be had.
     """
+    if name.startswith(HUB):
+        return _from_hub(name.removeprefix(HUB))
     if name in MODELS:
         return f"{name}@{MODELS[name].sha256[:8]}"
     if Path(name).is_dir():
@@ -182,8 +191,10 @@ def identity(name: str) -> str:
     base = name.rpartition("@")[0]
     if base in MODELS and name == identity(base):
         return name
-    if base == "local" and (cache.root() / "models" / name).exists():
+    if (base == "local" or _REPOSITORY.fullmatch(base)) and (cache.root() / "models" / name).exists():
         return name
+    if _REPOSITORY.fullmatch(base):
+        raise _absent(name)
     raise unknown("language model (neither known nor a folder)", name, MODELS)
 
 
@@ -196,7 +207,7 @@ def locate(model: str) -> Path:
         if isinstance(MODELS[name].sources[0], Converted | Shuffled):
             return folder  # the revision is that of the file it was made of; `fetch` has checked what was made
     if not (folder / WEIGHTS).is_file():
-        raise BenchError(f"language model {model} is not on this machine; name its folder once with -s lm=FOLDER")
+        raise _absent(model)
     if not _weights_digest(folder.resolve()).startswith(revision):
         raise BenchError(
             f"{folder / WEIGHTS} does not have the sha256 that {model} names; remove the folder and run again"
@@ -204,24 +215,94 @@ def locate(model: str) -> Path:
     return folder
 
 
-def _remember(folder: Path) -> str:
-    if not (folder / WEIGHTS).is_file():
-        pickled = sorted(file.name for file in folder.glob("*.bin")) or ["no weights"]
+def _absent(model: str) -> BenchError:
+    name = model.rpartition("@")[0]
+    how = "name its folder once with -s lm=FOLDER" if name == "local" else f"fetch it once with -s lm={HUB}{name}"
+    return BenchError(f"language model {model} is not on this machine; {how}")
+
+
+def _from_hub(wanted: str) -> str:
+    """Fetches a repository of the hub, given as OWNER/NAME or OWNER/NAME@REVISION, and remembers it by its identity."""
+    name, _, revision = wanted.partition("@")
+    if not _REPOSITORY.fullmatch(name):
+        raise BenchError(f"language model '{HUB}{wanted}': give {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION")
+    if os.environ.get("BENCH_HUB") != "1":
         raise BenchError(
-            f"language model folder {folder} lacks {WEIGHTS} (it holds {pickled[0]}); a pickle can run code as it is "
-            "loaded, so save the model as one safetensors file"
+            f"language model '{HUB}{wanted}': the Hugging Face hub is read only where you allow it; set BENCH_HUB=1"
+        )
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            name, revision=revision or None, cache_dir=cache.root() / "hub", allow_patterns=list(_ON_HUB)
+        )
+    except errors.GatedRepoError as error:
+        page = f"https://huggingface.co/{name}"
+        raise BenchError(
+            f"hub model {name} is gated; ask for access on {page} and log in with: hf auth login"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise BenchError(
+            f"the hub has no model {name}, or it is private; check the name, or log in with: hf auth login"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise BenchError(
+            f"hub model {name} has no revision '{revision}'; name a branch, tag or commit of it"
+        ) from error
+    except (OSError, ValueError, cast(Any, errors).HTTPError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise BenchError(
+            f"hub model {name} could not be fetched ({type(error).__name__}: {said}); check the network, or get its "
+            "files in another way and name their folder with -s lm=FOLDER"
+        ) from error
+    return _remember(Path(folder).resolve(), name)
+
+
+def _remember(folder: Path, repository: str = "") -> str:
+    """The identity of a model folder, under which it is found from now on. repository: OWNER/NAME of one of the hub."""
+    which = f"hub model {repository}" if repository else f"language model folder {folder}"
+    if not (folder / WEIGHTS).is_file():
+        if (folder / SHARDS).is_file():
+            raise BenchError(
+                f"{which} has its weights in several files ({SHARDS}), and one is read; save the model as one with "
+                "save_pretrained(FOLDER, max_shard_size='1TB')"
+            )
+        pickled = sorted(file.name for file in folder.glob("*.bin")) or ["no weights"]
+        holds = "no other weights are fetched" if repository else f"it holds {pickled[0]}"
+        raise BenchError(
+            f"{which} lacks {WEIGHTS} ({holds}); a pickle can run code as it is loaded, so save the model as one "
+            "safetensors file"
         )
     if not (folder / "config.json").is_file():
-        raise BenchError(f"language model folder {folder} lacks config.json; save the model with save_pretrained")
+        raise BenchError(f"{which} lacks config.json; save the model with save_pretrained")
     if not any((folder / file).is_file() for file in _VOCABULARIES):
-        raise BenchError(f"language model folder {folder} lacks a tokenizer; save it there with save_pretrained")
-    model = f"local@{_weights_digest(folder)[:8]}"
+        raise BenchError(f"{which} lacks a tokenizer; save it there with save_pretrained")
+    _check_architecture(folder / "config.json", which)
+    model = f"{repository or 'local'}@{_weights_digest(folder)[:8]}"
     link = cache.root() / "models" / model
     link.parent.mkdir(parents=True, exist_ok=True)
-    fresh = link.with_name(f".{model}-{os.getpid()}")
+    fresh = link.with_name(f".{link.name}-{os.getpid()}")
     fresh.symlink_to(folder, target_is_directory=True)
     os.replace(fresh, link)  # in one step: another process may be reading it
     return model
+
+
+def _check_architecture(file: Path, which: str) -> None:
+    """Raises BenchError for a model that only code of its own can compute; transformers would offer to run it."""
+    try:
+        config = json.loads(file.read_text("utf-8"))
+        own, kind = "auto_map" in config, config.get("model_type")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise BenchError(f"{which} has a damaged config.json; save the model with save_pretrained") from error
+    if own:
+        from transformers import CONFIG_MAPPING
+
+        if kind not in CONFIG_MAPPING:
+            raise BenchError(
+                f"{which} needs code of its own (model type '{kind}'), and none is run; choose a model whose code is a "
+                "part of transformers"
+            )
 
 
 @lru_cache(maxsize=8)

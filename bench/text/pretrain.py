@@ -380,7 +380,7 @@ def _save(net: nn.Module, lm: str, folder: Path) -> None:
     """A model folder: the trained weights with what ``network`` leaves out (the pooler), and the tokenizer."""
     from transformers import AutoModel, AutoTokenizer
 
-    whole = AutoModel.from_pretrained(locate(lm), local_files_only=True, use_safetensors=True)
+    whole = AutoModel.from_pretrained(locate(lm), local_files_only=True, use_safetensors=True, dtype=torch.float32)
     strange = whole.load_state_dict(net.state_dict(), strict=False).unexpected_keys
     assert not strange, f"the network has weights that its model has not: {strange}"
     whole.save_pretrained(folder)

@@ -13,16 +13,19 @@ from bench.nn import HistoryAttention
 from bench.text.encode import BATCH, depth_of, network, pool, run, states, vectors
 from bench.text.tokens import tokenise
 
-POOLINGS = ("mean", "cls", "last", "attention")
+FIXED = ("mean", "cls", "last")  # poolings without weights
+POOLINGS = (*FIXED, "attention")
 Adapt = Callable[[nn.Module], nn.Module]
 
 
 class Frozen(nn.Module):
-    """The vectors of a language model that is not trained: a matrix."""
+    """The vectors of a language model that is not trained: a matrix. pooling: ``mean``, ``cls`` or ``last`` token."""
 
-    def __init__(self, texts: Sequence[str], lm: str) -> None:
+    def __init__(self, texts: Sequence[str], lm: str, pooling: str = "mean") -> None:
+        if pooling not in FIXED:
+            raise ValueError(f"pooling '{pooling}': the vectors are fixed, so choose {', '.join(FIXED)}")
         super().__init__()
-        self.register_buffer("encoded", torch.from_numpy(vectors(texts, lm)), persistent=False)
+        self.register_buffer("encoded", torch.from_numpy(vectors(texts, lm, pooling=pooling)), persistent=False)
         self.width = self.get_buffer("encoded").shape[1]
         self.texts_encoded = len(set(texts) - {""})
 
@@ -97,7 +100,7 @@ class Tower(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """items [n], rows of the item table -> [n, width]; zeros for an empty text."""
-        store, fresh, text = self.get_buffer("store"), self.get_buffer("fresh"), self.get_buffer("text")[items]
+        (store, fresh), text = self.kept(), self.get_buffer("text")[items]
         distinct = torch.unique(text)
         distinct = distinct[distinct < len(self.unique)]
         if not (self.training and any(p.requires_grad for p in self.parameters())):
@@ -107,7 +110,7 @@ class Tower(nn.Module):
                     store[stale] = self.encode(stale)
                 fresh[stale] = True
             return store[text]
-        fresh.zero_()  # an update of the weights follows
+        self.get_buffer("fresh").zero_()  # an update of the weights follows
         if self.most and len(distinct) > self.most:
             distinct = distinct[torch.randperm(len(distinct))[: self.most].to(distinct.device)]
         if not len(distinct):
@@ -118,6 +121,10 @@ class Tower(nn.Module):
         place[distinct] = torch.arange(len(distinct), device=items.device)
         place = place[text]
         return torch.where((place >= 0)[:, None], encoded[place.clamp(min=0)], store[text])
+
+    def kept(self) -> tuple[Tensor, Tensor]:
+        """The texts' vectors [texts + 1, width], and which of them are those of the present weights [texts + 1]."""
+        return self.get_buffer("store"), self.get_buffer("fresh")
 
     def encode(self, texts: Tensor) -> Tensor:
         """Passes different texts [n] through the model, those of like length together -> [n, width]."""
