@@ -228,7 +228,7 @@ def run(
     if not suite and not (datasets and methods):
         raise BenchError("say what to run: -d DATASET -m METHOD, or --suite NAME (see `bench list`)")
     named = [Entry(name) for name in methods]
-    plan = load(suite) if suite else Suite("", named, 1, {name: Setup() for name in datasets})
+    plan = load(suite) if suite else Suite("", 1, {name: Setup(named) for name in datasets})
     for name in plan.datasets:  # names are checked before the slow imports
         registry.find("dataset", name)
     for name in plan.methods:
@@ -259,7 +259,7 @@ def _specs(
     from bench.run import specify
 
     for key in given:
-        if any(key in entry.settings for entry in plan.entries):
+        if any(key in entry.settings for setup in plan.datasets.values() for entry in setup.entries):
             raise BenchError(f"-s {key}: the entries of this suite differ in '{key}'; run one of them with -d and -m")
     return [
         specify(
@@ -271,7 +271,7 @@ def _specs(
             budget={**setup.budget, **limits},
         )
         for dataset, setup in plan.datasets.items()
-        for entry in plan.entries
+        for entry in setup.entries
         for seed in range(seeds or plan.seeds)
     ]
 

@@ -205,20 +205,26 @@ def test_every_suite_names_what_exists(bench: Bench) -> None:
         suite = load(name)
         for dataset, setup in suite.datasets.items():
             registry.find("dataset", dataset)
-            resolved = [config.resolve(e.method, {**setup.settings, **e.settings}) for e in suite.entries]
-            different = {json.dumps([e.method, r]) for e, r in zip(suite.entries, resolved, strict=True)}
-            assert len(different) == len(suite.entries), f"{name} names a run twice"
+            resolved = [config.resolve(e.method, {**setup.settings, **e.settings}) for e in setup.entries]
+            different = {json.dumps([e.method, r]) for e, r in zip(setup.entries, resolved, strict=True)}
+            assert len(different) == len(setup.entries), f"{name} names a run twice"
 
 
 def test_suites_leave_no_baseline_and_no_balancer_out() -> None:
     from bench.suites import load
 
     assert set(load("architectures").methods) == set(registry.entries("baselines"))
-    entries = load("balancers").entries
-    assert {e.settings["balancer"] for e in entries if e.settings} == set(registry.entries("balancers"))
-    assert {e.method for e in entries} == {"shared_bottom", "single_task"}
-    quick = load("quick").datasets
-    assert load("architectures").datasets == load("balancers").datasets == quick
+    for setup in load("balancers").datasets.values():
+        assert {e.settings["balancer"] for e in setup.entries if e.settings} == set(registry.entries("balancers"))
+        assert {e.method for e in setup.entries} == {"shared_bottom", "single_task"}
+
+
+def test_suites_share_data_sets_budgets_and_settings() -> None:
+    from bench.suites import load
+
+    suites = [load(name).datasets.items() for name in ("quick", "architectures", "balancers", "mlm")]
+    quick, *others = [{name: (setup.budget, setup.settings) for name, setup in suite} for suite in suites]
+    assert others == [quick] * 3
 
 
 # Skeletons
@@ -430,6 +436,23 @@ def test_a_suite_can_be_cut_short(bench: Bench, tmp_path: Path, monkeypatch: pyt
     assert {(r["spec"]["config"]["batch_size"], *r["spec"]["budget"].values()) for r in records} == {(512, 1, 1)}
     (record,) = json.loads(bench(*words, "--seeds", 1, "--patience", 2, "-s", "batch_size=256").stdout)[1:]
     assert (record["spec"]["config"]["batch_size"], record["spec"]["budget"]) == (256, {"epochs": 3, "patience": 2})
+
+
+def test_a_data_set_of_a_suite_has_methods_of_its_own(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.suites import Entry, load
+
+    text = 'about = "small"\nmethods = ["popularity"]\nseeds = 2\n[datasets.sim-shop]\n[datasets.sim-news]\nmethods = '
+    monkeypatch.setattr("bench.suites.FOLDER", tmp_path)
+    (tmp_path / "mini.toml").write_text(text + '["mmoe", { method = "ple", settings = { lr = 1 } }]\n')
+    shop, news = load("mini").datasets.values()
+    assert shop.entries == [Entry("popularity")]
+    assert news.entries == [Entry("popularity"), Entry("mmoe"), Entry("ple", {"lr": 1})]
+    assert load("mini").methods == ["popularity", "mmoe", "ple"]
+    assert refused("run", "--suite", "mini", "-s", "lr=1", "--results", tmp_path / "r").startswith("-s lr: the entries")
+    (tmp_path / "mini.toml").write_text(text + "[3]\n")
+    assert "methods has 3" in refused("run", "--suite", "mini", "--results", tmp_path / "r")
 
 
 def test_entries_of_a_suite_have_settings_of_their_own(

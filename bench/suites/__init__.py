@@ -13,14 +13,6 @@ FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Setup:
-    """How the methods run on one data set: epochs and patience, and settings that differ from the defaults."""
-
-    budget: dict[str, int] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Entry:
     """A method, and settings of its own beside those of the data set. In the file: a name, or a table of this form."""
 
@@ -29,18 +21,27 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Setup:
+    """What runs on one data set, and how: entries, epochs and patience, and settings that differ from the defaults."""
+
+    entries: list[Entry]
+    budget: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Suite:
-    """Every entry on every data set with seeds 0 .. seeds-1."""
+    """The entries of each data set with seeds 0 .. seeds-1. In the file ``methods`` on top are for all data sets, those
+    of a data set come to them."""
 
     about: str
-    entries: list[Entry]
     seeds: int
     datasets: dict[str, Setup]
 
     @property
     def methods(self) -> list[str]:
         """The names of the methods, each once."""
-        return list(dict.fromkeys(entry.method for entry in self.entries))
+        return list(dict.fromkeys(entry.method for setup in self.datasets.values() for entry in setup.entries))
 
 
 def paths() -> dict[str, Path]:
@@ -55,9 +56,12 @@ def load(name: str) -> Suite:
         raise unknown("suite", name, known)
     try:
         content: dict[str, Any] = tomllib.loads(known[name].read_text("utf-8"))
-        setups = {dataset: Setup(**setup) for dataset, setup in content.pop("datasets").items()}
-        entries = [_entry(known[name], entry) for entry in content.pop("methods")]
-        return Suite(**content, entries=entries, datasets=setups)
+        common = content.pop("methods")
+        setups = {
+            dataset: Setup([_entry(known[name], entry) for entry in [*common, *setup.pop("methods", [])]], **setup)
+            for dataset, setup in content.pop("datasets").items()
+        }
+        return Suite(**content, datasets=setups)
     except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
         raise BenchError(f"{known[name]}: {error}") from error
 
