@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.api import Batch, Method, Schema, Task
-from bench.errors import BenchError
 from bench.nn import Architecture, MakeInputs, MakeTrunk
 from bench.text.conditioned import TaskTower
 from methods.lora import Lora
@@ -92,9 +91,9 @@ class Distill(Lora):
         self.term: Tensor | None = None
 
     def on_teacher(self, model: Method, skills: Mapping[str, float], epochs: int) -> None:
-        """See ``Method.on_teacher``. Raises BenchError for features of a teacher that has none of the whole batch."""
+        """See ``Method.on_teacher``. Raises ValueError for features of a teacher that has none of the whole batch."""
         if self.feature and any(isinstance(m, TaskTower) and len(m.tasks) > 1 for m in model.modules()):
-            raise BenchError("a teacher with text vectors for each task makes a pass for each: set feature=0")
+            raise ValueError("a teacher with text vectors for each task makes a pass for each: set feature=0")
         self.trained_teacher, self.skill, self.epochs = (model,), dict(skills), epochs
         self._decide(1, {})
 

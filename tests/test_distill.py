@@ -312,6 +312,6 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 def test_features_of_a_teacher_with_a_pass_for_each_task_are_refused() -> None:
     data = check.small("sim-news")
     teacher = check.make("mtl_lora", data.schema)
-    with pytest.raises(BenchError, match="set feature=0"):
+    with pytest.raises(ValueError, match="set feature=0"):
         check.make("distill", data.schema).on_teacher(teacher, {}, 3)
     check.make("distill", data.schema, feature=0.0).on_teacher(teacher, {}, 3)

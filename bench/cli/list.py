@@ -1,0 +1,61 @@
+"""bench list"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from bench import registry
+from bench.cli._main import main
+from bench.cli._options import json_option
+
+LISTED = ("methods", "baselines", "balancers", "datasets", "suites", "papers")
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(LISTED), required=False)
+@json_option
+def list_(kind: str | None, as_json: bool) -> None:
+    """What is there: methods, baselines, balancers, datasets, suites, papers (all of them without an argument).
+
+    `bench list datasets` also tells size, tasks and licence, and whether a data set is prepared, can be fetched, or
+    needs files and which.
+    """
+    found = {k: _listing(k, details=kind is not None) for k in ([kind] if kind else LISTED)}
+    if as_json:
+        click.echo(json.dumps(found[kind] if kind else found, indent=1))
+        return
+    for k, rows in found.items():
+        if kind is None:
+            click.secho(k, bold=True)
+        width = max((len(r["name"]) for r in rows), default=0)
+        for row in rows:
+            click.echo(f"  {row['name']:<{width}}  {row['about']}")
+            for line in _details(row) if kind == "datasets" else ():
+                click.echo(f"  {'':<{width}}  {line}")
+        if not rows:
+            click.echo("  none yet")
+
+
+def _details(row: dict[str, Any]) -> list[str]:
+    lines = [f"{row['domain']}; {row['size']}; {', '.join(row['tasks'])}", f"licence: {row['licence']}", row["state"]]
+    if row["files"]:
+        lines[-1] += f": {', '.join(row['files'])} (see `bench data prepare {row['name']}`)"
+    return lines
+
+
+def _listing(kind: str, details: bool) -> list[dict[str, Any]]:
+    if kind == "datasets" and details:
+        from bench import catalogue
+
+        return catalogue.datasets()
+    if kind == "suites":
+        from bench import suites
+
+        return [{"name": name, "about": suites.load(name).about} for name in suites.paths()]
+    if kind == "papers":
+        folder = registry.ROOT / "bench" / "papers"
+        return [{"name": p.stem, "about": ""} for p in sorted(folder.glob("*.yaml"))]
+    return [{"name": e.name, "about": e.summary} for e in registry.entries(kind).values()]
