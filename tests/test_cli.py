@@ -19,6 +19,7 @@ import pytest
 from conftest import SMALL, Bench, Plugin, Start
 
 from bench import cli, config, registry, scaffold
+from bench.cli.list import LISTED
 from bench.suites import paths
 
 QUICK = ("-d", "sim-news", *SMALL, "--epochs", 1, "--workers", 1)
@@ -60,7 +61,7 @@ def checkout(tmp_path: Path) -> Path:
 # Lists and help
 
 
-@pytest.mark.parametrize("kind", cli.LISTED)
+@pytest.mark.parametrize("kind", LISTED)
 def test_a_list_holds_every_file(bench: Bench, kind: str) -> None:
     rows = json.loads(bench("list", kind, "--json").stdout)
     folders = {
@@ -84,9 +85,9 @@ def test_a_list_holds_every_file(bench: Bench, kind: str) -> None:
 
 def test_without_a_kind_everything_is_listed(bench: Bench) -> None:
     every = json.loads(bench("list", "--json").stdout)
-    assert list(every) == list(cli.LISTED)
+    assert list(every) == list(LISTED)
     shown = bench("list").stdout
-    assert [line for line in shown.splitlines() if not line.startswith(" ")] == list(cli.LISTED)
+    assert [line for line in shown.splitlines() if not line.startswith(" ")] == list(LISTED)
     assert all(row["name"] in shown for rows in every.values() for row in rows)
 
 
