@@ -41,12 +41,14 @@ def execute(
     workers: int = 1,
     raw: Path | None = None,
     retry: bool = False,
+    tuning: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Counter[str]:
     """Runs every spec that has no record yet and stores its record at once; returns how many ended in which status.
 
     Each run computes with one thread, so that its numbers do not depend on how many run beside it; ``workers`` run at
-    a time. raw: a folder with the raw files. retry: run again what has a record of a status other than ok. An
-    interruption loses only the runs at hand: the same call continues.
+    a time. raw: a folder with the raw files. retry: run again what has a record of a status other than ok.
+    tuning: what it cost to find a spec's configuration, by key. An interruption loses only the runs at hand: the same
+    call continues.
     """
     store.check_writable()
     outcome: Counter[str] = Counter()
@@ -73,6 +75,7 @@ def execute(
         for spec, (record, predictions) in finished:
             if predictions:
                 _keep_predictions(store.root / "predictions" / f"{spec.key}.npz", predictions)
+            record["cost"] |= (tuning or {}).get(spec.key, {})
             store.put(record)
             outcome[record["status"]] += 1
             ok = record["status"] == "ok"

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -19,9 +19,10 @@ import safetensors.torch
 import torch
 
 from bench import config, machine, registry, train
-from bench.api import Method
+from bench.api import Method, Schema
 from bench.data import cache
 from bench.data.prepare import Data, load, make, prepare
+from bench.data.tensors import Split
 from bench.errors import BenchError
 from bench.nn import Gate
 from bench.score import everything, references, score, whole
@@ -30,7 +31,23 @@ from bench.store import SCHEMA, write_atomically
 from bench.train import Diverged, Fit, evaluate, fit
 
 Report = Callable[[str], None]
+EachEpoch = Callable[[dict[str, Any], float], None]
 BUDGET = {"epochs": 20, "patience": 3}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What training and selection may see of a data set: no test part can be reached from here."""
+
+    schema: Schema
+    train: Split
+    valid: Split
+    meta: dict[str, Any]
+
+    @classmethod
+    def of(cls, data: Data) -> Seen:
+        """The same data without its test parts."""
+        return cls(data.schema, data.train, data.valid, data.meta)
 
 
 def specify(
@@ -106,22 +123,27 @@ def run(
         else:
             done, predictions = _train(spec, data, device, report)
             record |= {"status": "ok", **done}
-    except Diverged as error:
-        record |= {"status": "diverged", "error": str(error)}
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        record |= {"status": "oom", "error": str(error) or "out of memory"}
     except BenchError:  # a configuration that cannot be: the user's to mend, no result of the method
         raise
     except Exception as error:
         # Whatever a method does wrong must neither stop the suite nor go missing: it becomes the record's reason.
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(place.filename).name}:{place.lineno}"
-        record["error"] = f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"
+        record["status"], record["error"] = fault(error)
     record["time"] = {
         "start": start.isoformat(timespec="seconds"),
         "stop": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return record, predictions
+
+
+def fault(error: Exception) -> tuple[str, str]:
+    """The status of a run that ended with this error, and the reason."""
+    if isinstance(error, Diverged):
+        return "diverged", str(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return "oom", str(error) or "out of memory"
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}:{place.lineno}"
+    return "failed", f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"
 
 
 def method_digest(method: str, resolved: Mapping[str, Any]) -> str:
@@ -136,17 +158,19 @@ def method_digest(method: str, resolved: Mapping[str, Any]) -> str:
 
 def trained(
     spec: Spec,
-    data: Data,
+    data: Data | Seen,
     device: torch.device,
     report: Report = lambda line: None,
     watch: Callable[[Method], AbstractContextManager[Any]] = nullcontext,
+    each_epoch: EachEpoch = lambda entry, skill: None,
 ) -> tuple[Method, Fit]:
-    """A run's trained method and what its training left behind. ``watch``: a context on the method, around training."""
+    """A run's trained method and what its training left behind. ``watch``: a context on the method, around training.
+    ``each_epoch``: see ``fit``; it hears of the method alone, not of teachers and rehearsals."""
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(derive_seed("weights", spec.seed))
     method = config.build(spec.method, spec.config, data.schema).to(device)
     taught = _teach(method, spec, data, device, report)
-    result = _learn(method, spec, data, device, report, watch)
+    result = _learn(method, spec, data, device, report, watch, each_epoch)
     result.seconds += taught.seconds
     result.rows += taught.rows
     return method, result
@@ -155,20 +179,21 @@ def trained(
 def _learn(
     method: Method,
     spec: Spec,
-    data: Data,
+    data: Data | Seen,
     device: torch.device,
     report: Report,
     watch: Callable[[Method], AbstractContextManager[Any]] = nullcontext,
+    each_epoch: EachEpoch = lambda entry, skill: None,
 ) -> Fit:
     keys = ("lr", "weight_decay", "batch_size", "schedule", "warmup", "grad_clip", "decay_embeddings", *config.LATER)
     settings: dict[str, Any] = {**{k: spec.config[k] for k in keys if k in spec.config}, **spec.budget}
 
-    def learn(model: Method, seed: int = spec.seed) -> Fit:
-        return fit(model, data.train, data.valid, **settings, seed=seed, report=report)
+    def learn(model: Method, seed: int = spec.seed, **more: Any) -> Fit:
+        return fit(model, data.train, data.valid, **settings, seed=seed, report=report, **more)
 
     rehearsed = _rehearse(method, learn, spec.seed, device)
     with watch(method):
-        result: Fit = learn(method)
+        result: Fit = learn(method, each_epoch=each_epoch)
     result.seconds += rehearsed.seconds
     result.rows += rehearsed.rows
     return result
@@ -201,6 +226,7 @@ def _train(
         "rows_per_s": round(result.rows / result.seconds) if result.rows else None,
         "texts_encoded": sum(getattr(m, "texts_encoded", 0) for m in method.modules()),
         "tuning_trials": 0,
+        "tuning_s": 0.0,
     }
     done = {
         "metrics": {"valid": valid, "test": measured["test"], "slices": measured["slices"]},
@@ -213,7 +239,7 @@ def _train(
     return done, predictions
 
 
-def _teach(method: Method, spec: Spec, data: Data, device: torch.device, report: Report) -> Fit:
+def _teach(method: Method, spec: Spec, data: Data | Seen, device: torch.device, report: Report) -> Fit:
     """Hands over the run that a method learns from, if any, newly trained or from the cache; draws no random number.
 
     Returns what its training took, then or now. Only the declared versions decide whether a cached one is the same.

@@ -72,11 +72,13 @@ def fit(
     augment: str = "none",
     augment_rate: float = 0.0,
     report: Callable[[str], None] = lambda line: None,
+    each_epoch: Callable[[dict[str, Any], float], None] = lambda entry, skill: None,
 ) -> Fit:
     """Trains until validation has not improved for ``patience`` epochs, then restores the best epoch.
 
     schedule, warmup: see ``rate``. grad_clip: the largest norm of the gradient of each part that trains independently,
-    at every update that the method makes; 0 for none. augment, augment_rate: see ``bench.augment``.
+    at every update that the method makes; 0 for none. augment, augment_rate: see ``bench.augment``. each_epoch: is told
+    the curve's new entry and the mean skill; what it raises ends the training.
 
     What is compared is the mean over tasks of the primary metric's skill, (value - chance) / (perfect - chance): every
     task counts alike. Parts that train independently are judged, and restored, each by its own tasks. Raises
@@ -130,9 +132,9 @@ def fit(
             result.curve[-1]["weights"] = dict(zip(names, (weights / (step - before)).tolist(), strict=True))
         for part in parts:
             part.offer(epoch, mean_skill(part.tasks, scores, constant))
-        report(
-            f"epoch {epoch}/{epochs}  loss {sum(losses):.4f}  skill {mean_skill(method.tasks, scores, constant):.4f}"
-        )
+        skill = mean_skill(method.tasks, scores, constant)
+        report(f"epoch {epoch}/{epochs}  loss {sum(losses):.4f}  skill {skill:.4f}")
+        each_epoch(result.curve[-1], skill)
         known = {k: v for k, v in primary.items() if v is not None}
         if method.meta is not None:
             method.on_meta(epoch, *on_meta(method, method.meta, constant_there))

@@ -1,0 +1,39 @@
+"""bench merge"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from bench.cli._main import main
+from bench.cli._options import json_option, results_option
+
+
+@main.command()
+@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path))
+@results_option
+@json_option
+def merge(folders: tuple[Path, ...], results: Path, as_json: bool) -> None:
+    """Copy the records (and predictions) of results folders DIR... into the folder of --results.
+
+    A result that is there stays; a failure that is there gives way to a result. The exit code is 1 if a run has another
+    result here and there, or if a file cannot be read.
+    """
+    from bench.merge import merge as merged
+
+    found = merged(folders, results)
+    if as_json:
+        click.echo(json.dumps([asdict(done) for done in found], indent=1))
+    else:
+        for done in found:
+            if done.why:
+                click.echo(f"{done.what}: {done.file}: {done.why}")
+        counts = Counter(done.what for done in found)
+        click.echo(", ".join(f"{n} {what}" for what, n in sorted(counts.items())) or "no records")
+    if any(done.what in ("conflict", "unreadable") for done in found):
+        sys.exit(1)

@@ -1,0 +1,79 @@
+"""bench status"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.cli._main import main
+from bench.cli._options import json_option, results_option
+from bench.cli._plan import plan_options, specs_of
+
+STATES = ("done", "failed", "declined", "missing")
+
+
+@main.command()
+@plan_options
+@results_option
+@json_option
+def status(results: Path, as_json: bool, **plan: Any) -> None:
+    """How many runs are done, failed, declined or missing: of all records, or of those `bench run` would make.
+
+    With --suite, or -d and -m, the exit code is 1 if a run failed or is missing.
+    """
+    from tabulate import tabulate
+
+    from bench.leaderboard import run_names
+    from bench.store import Store
+
+    store, planned = Store(results), any(plan.values())
+    if planned:
+        chosen = [(s.to_dict(), store.get(s.to_dict(), s.key)) for s in specs_of(**plan)]
+    else:
+        chosen = [(record["spec"], record) for record in store.records()]
+    runs = _runs(chosen, run_names([spec for spec, _ in chosen]))
+    if as_json:
+        click.echo(json.dumps(runs, indent=1))
+    elif runs:
+        counts: dict[tuple[str, str], Counter[str]] = {}
+        for run in runs:
+            counts.setdefault((run["dataset"], run["method"]), Counter())[run["state"]] += 1
+        rows = [[*names, *(found[state] for state in STATES)] for names, found in counts.items()]
+        total = ["total", "", *(sum(found[state] for found in counts.values()) for state in STATES)]
+        click.echo(tabulate([*rows, total], ["data set", "method", *STATES]))
+        for run in runs:
+            if run["state"] == "failed":
+                click.echo(f"{run['run']}: {run['status']}: {run['reason']}")
+    else:
+        click.echo(f"no records in {results}")
+    if planned and any(run["state"] in ("failed", "missing") for run in runs):
+        sys.exit(1)
+
+
+def _runs(chosen: Sequence[tuple[dict[str, Any], dict[str, Any] | None]], names: Sequence[str]) -> list[dict[str, Any]]:
+    from bench.spec import digest
+
+    return [
+        {
+            "run": name,
+            "key": digest(spec),
+            "dataset": spec["dataset"],
+            "method": spec["method"],
+            "state": _state(record),
+            "status": record and record["status"],
+            "reason": record and record["error"],
+        }
+        for name, (spec, record) in zip(names, chosen, strict=True)
+    ]
+
+
+def _state(record: dict[str, Any] | None) -> str:
+    if record is None:
+        return "missing"
+    return {"ok": "done", "declined": "declined"}.get(record["status"], "failed")
