@@ -75,6 +75,12 @@ def linears(block: nn.Module) -> dict[str, nn.Linear]:
     return {name: m for name, m in block.named_modules() if isinstance(m, nn.Linear)}
 
 
+def ends(block: nn.Module, width: int) -> list[tuple[str, nn.Linear]]:
+    """By name the linear layers in which attention and the feed-forward network end, in this order: the last two that
+    give the model's width."""
+    return [(name, m) for name, m in linears(block).items() if m.out_features == width][-2:]
+
+
 def replace(block: nn.Module, name: str, make: Callable[[nn.Linear, int], nn.Module], bottleneck: int) -> None:
     """Puts what ``make`` makes of a linear layer in its place."""
     block.set_submodule(name, make(linears(block)[name], bottleneck))
@@ -115,8 +121,7 @@ class Adapter(Tuned):
         width = cast(Any, net).config.hidden_size
         for block in layers(net):
             found = linears(block)
-            # Attention and feed-forward network each end in a linear layer of the model's width, in this order.
-            attention, feed_forward = [name for name, m in found.items() if m.out_features == width][-2:]
+            attention, feed_forward = (name for name, _ in ends(block, width))
             if self.place == "parallel":
                 entrance = next(m for m in found.values() if m.out_features == found[feed_forward].in_features != width)
                 replace(block, feed_forward, partial(Beside, entrance), self.bottleneck)

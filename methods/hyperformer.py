@@ -15,7 +15,7 @@ from bench.nn import MakeInputs, MakeTrunk
 from bench.text.conditioned import PerTask
 from bench.text.encode import layers
 from methods._conditioned import Conditioned
-from methods.adapter import linears
+from methods.adapter import ends
 
 PLACES = 2  # adapters in a layer: behind attention, and behind the feed-forward network
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -105,9 +105,7 @@ class Hyperformer(Conditioned):
         blocks = layers(net)
         source = Hypernetwork(tasks, len(blocks), width=width, bottleneck=self.bottleneck, code=self.code)
         for i, block in enumerate(blocks):
-            # Attention and feed-forward network each end in a linear layer of the model's width, in this order.
-            ends = [(name, m) for name, m in linears(block).items() if m.out_features == width][-PLACES:]
-            for place, (name, layer) in enumerate(ends):
+            for place, (name, layer) in enumerate(ends(block, width)):
                 block.set_submodule(name, Written(layer, source, (i, place)))
         net.add_module("hypernetwork", source)
         return net

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,16 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
     knob_option,
     plugin_option,
 )  # fmt: skip
+
+ONE: tuple[Callable[[Command], Command], ...] = (
+    click.option("-d", "--dataset", required=True, help="Data set."),
+    click.option("-m", "--method", required=True, help="Method or baseline."),
+    click.option("--epochs", type=click.IntRange(1), help="Most epochs (default 20)."),
+    click.option("--patience", type=click.IntRange(1), help="Epochs without improvement before stopping (default 3)."),
+    domains_option,
+    knob_option,
+    plugin_option,
+)
 
 
 def plan_options(command: Command) -> Command:
@@ -98,6 +109,19 @@ def _specs(
         for seed in range(seeds or plan.seeds)
     ]
     return list({spec.key: spec for spec in specs}.values())  # two shards must not both run one that is named twice
+
+
+def run_options(command: Command) -> Command:
+    """Adds the options that choose one run, but for its seed and settings; the command hands them on to ``spec_of``."""
+    for option in reversed(ONE):
+        command = option(command)
+    return command
+
+
+def spec_of(*, dataset: str, method: str, seed: int, **chosen: Any) -> Spec:
+    """The spec of one run; ``chosen``: the others of what ``specs_of`` takes. Raises BenchError as that does."""
+    (spec,) = specs_of(datasets=(dataset,), methods=(method,), suite=None, seeds=None, **chosen)
+    return replace(spec, seed=seed)
 
 
 def shard_of(text: str | None) -> slice:

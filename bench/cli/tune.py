@@ -6,27 +6,19 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
-from bench import registry
 from bench.cli._main import main
-from bench.cli._options import (
-    domains_option,
-    from_option,
-    json_option,
-    knob_option,
-    knobs_of,
-    plugin_option,
-    results_option,
-    settings_of,
-)
+from bench.cli._options import from_option, json_option, results_option, settings_of
+from bench.cli._plan import run_options, spec_of
 
 
 @main.command()
-@click.option("-d", "--dataset", required=True, help="Data set.")
-@click.option("-m", "--method", required=True, help="Method or baseline.")
+@run_options
 @click.option("--trials", type=click.IntRange(1), required=True, help="Trials that the study has in the end.")
 @click.option(
     "-s", "--set", "given", multiple=True, metavar="KEY=VALUE", help="A setting that stays fixed, such as lr=0.003."
@@ -41,55 +33,36 @@ from bench.cli._options import (
     help="Which trials end early, by their validation curve.",
 )  # fmt: skip
 @click.option("--storage", metavar="URL", help="Database for the study (default a journal file in the results folder).")
-@click.option("--epochs", type=click.IntRange(1), help="Most epochs (default 20).")
-@click.option("--patience", type=click.IntRange(1), help="Epochs without improvement before stopping (default 3).")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@domains_option
-@knob_option
 @from_option
 @results_option
-@plugin_option
 @json_option
 def tune(
-    dataset: str,
-    method: str,
     trials: int,
-    given: tuple[str, ...],
     seed: int,
     sampler: str,
     pruner: str,
     storage: str | None,
-    epochs: int | None,
-    patience: int | None,
     device: str,
-    domains: str | None,
-    knobs: tuple[str, ...],
     folder: Path | None,
     results: Path,
-    plugins: tuple[Path, ...],
     as_json: bool,
+    **chosen: Any,
 ) -> None:
     """Search the settings and loss weights of a method on the validation part of a data set.
 
     Trial 0 is the defaults. The same command continues a study that was stopped; more --trials extend it. Then
     `bench run --tuned` makes the final runs. See docs/tuning.md.
     """
-    for plugin in plugins:
-        registry.add_plugin(plugin)
-    registry.find("dataset", dataset)  # names are checked before the slow imports
-    registry.find("method", method)
+    spec = spec_of(seed=seed, **chosen)
     from tabulate import tabulate
 
     from bench import tune as tuning
     from bench.machine import device_of
     from bench.progress import progress
-    from bench.run import specify
 
-    budget = {k: v for k, v in (("epochs", epochs), ("patience", patience)) if v is not None}
-    chosen, fixed = knobs_of(knobs, domains), settings_of(given)
-    spec = specify(
-        dataset, method, given=fixed, knobs=chosen, seed=tuning.training_seed(seed), budget=budget
-    )  # fmt: skip
+    spec = replace(spec, seed=tuning.training_seed(seed))
+    fixed = settings_of(chosen["given"])
     with progress(trials) as shown:
         outcome = tuning.tune(
             spec, fixed, trials, results, shown, sampler=sampler, pruner=pruner, seed=seed, storage=storage,
@@ -105,14 +78,14 @@ def tune(
     headers = ("validation", "defaults", f"trial {outcome['best']['trial']}")
     click.echo(tabulate(tuning.table(outcome), headers=headers, disable_numparse=True))
     options: dict[str, Sequence[object]] = {
-        "-s": given,
-        "--data": knobs,
-        "--domains": (domains,),
-        "--epochs": (epochs,),
-        "--patience": (patience,),
+        "-s": chosen["given"],
+        "--data": chosen["knobs"],
+        "--domains": (chosen["domains"],),
+        "--epochs": (chosen["epochs"],),
+        "--patience": (chosen["patience"],),
         "--from": (folder,),
         "--results": (results,) if results != Path("results") else (),
-        "--plugin": plugins,
+        "--plugin": chosen["plugins"],
     }
     words = [str(w) for name, values in options.items() for value in values if value is not None for w in (name, value)]
-    click.echo(f"\nbench run --tuned {shlex.join(['-d', dataset, '-m', method, *words])} --seeds 5")
+    click.echo(f"\nbench run --tuned {shlex.join(['-d', spec.dataset, '-m', spec.method, *words])} --seeds 5")

@@ -23,6 +23,7 @@ WEIGHTS = "model.safetensors"
 SHARDS = "model.safetensors.index.json"
 HUB = "hub:"  # stands in front of OWNER/NAME or OWNER/NAME@REVISION
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+_MADE = {file: file for file in (WEIGHTS, "config.json", *_TOKENIZER)}  # of a model folder that is made here
 _FILES = (WEIGHTS, "config.json", *_TOKENIZER, "special_tokens_map.json", "vocab.txt")
 # A folder needs one of these: without any, transformers makes up a tokenizer that knows no word.
 _VOCABULARIES = (
@@ -60,7 +61,7 @@ class Converted(source.Package):
     @property
     def published(self) -> dict[str, str]:
         """The files of the model folder."""
-        return {file: file for file in (WEIGHTS, "config.json", *_TOKENIZER)}
+        return dict(_MADE)
 
     def deliver(self, folder: Path) -> None:
         """Makes the model folder. Raises BenchError if that fails."""
@@ -95,7 +96,7 @@ class Shuffled:
     @property
     def published(self) -> dict[str, str]:
         """The files of the model folder."""
-        return {file: file for file in (WEIGHTS, "config.json", *_TOKENIZER)}
+        return dict(_MADE)
 
     def deliver(self, folder: Path) -> None:
         """Makes the model folder."""
