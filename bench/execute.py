@@ -122,7 +122,7 @@ def _in_workers(
 ) -> Generator[tuple[Spec, Outcome]]:
     """A free worker takes the next spec. Raises BenchError if a worker dies."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(registry.plugins(),))
+    pool = ProcessPoolExecutor(workers, context, initializer=begin_worker, initargs=(registry.plugins(),))
     try:
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the workers, which start here
         try:
@@ -150,8 +150,8 @@ def _in_workers(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin_worker(plugins: Sequence[Path]) -> None:
-    """A worker leaves Ctrl-C to its parent, and dies with it."""
+def begin_worker(plugins: Sequence[Path]) -> None:
+    """At the start of a worker process: it leaves Ctrl-C to its parent, dies with it, and computes with one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # again, for systems where it is not inherited
     torch.set_num_threads(1)
     for plugin in plugins:

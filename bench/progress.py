@@ -10,7 +10,7 @@ from typing import Self
 class Progress:
     """Plain output: one line for each job that has ended, and for each step before the first."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int | None) -> None:
         self.total, self.done = total, 0
         self.running: list[str] = []
 
@@ -38,14 +38,24 @@ class Progress:
         if job in self.running:
             self.running.remove(job)
         self.done += 1
-        width = len(str(self.total))
-        print(f"[{self.done:>{width}}/{self.total}] {job}: {outcome}", file=sys.stderr, flush=True)
+        of = "" if self.total is None else f"/{self.total}"
+        print(f"[{self.done:>{len(of[1:])}}{of}] {job}: {outcome}", file=sys.stderr, flush=True)
+
+
+class Silent(Progress):
+    """Says nothing: for a worker, whose parent tells."""
+
+    def step(self, text: str) -> None:
+        """See ``Progress``."""
+
+    def end(self, job: str, outcome: str) -> None:
+        """See ``Progress``."""
 
 
 class Bar(Progress):
     """A live bar over all jobs with the running ones beside it; ended jobs scroll by above."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int | None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Live
@@ -89,6 +99,6 @@ class Bar(Progress):
         self.step(", ".join(self.running))
 
 
-def progress(total: int) -> Progress:
-    """A bar if standard error is a terminal, else lines."""
+def progress(total: int | None) -> Progress:
+    """For ``total`` jobs, None if nobody knows: a bar if standard error is a terminal, else lines."""
     return Bar(total) if sys.stderr.isatty() else Progress(total)

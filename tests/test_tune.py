@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import SMALL, Bench, Plugin, Start
 
-from bench import config, metrics, registry, run, train, tune
+from bench import config, metrics, registry, run, spaces, train, tune
 from bench.check import tiny_language_model
 from bench.data.prepare import load, prepare
 from bench.errors import BenchError
@@ -34,8 +34,8 @@ def small() -> Seen:
     return Seen.of(load(prepare("sim-news", KNOBS)))
 
 
-def space(method: str, **fixed: Any) -> tune.Space:
-    return tune.space_of(specify("sim-news", method, given=fixed, knobs=KNOBS), fixed, small())
+def space(method: str, **fixed: Any) -> spaces.Space:
+    return spaces.space_of(specify("sim-news", method, given=fixed, knobs=KNOBS), fixed, small())
 
 
 @pytest.fixture
@@ -95,10 +95,12 @@ def test_what_is_fixed_is_not_searched() -> None:
 
 def test_a_default_outside_the_common_range_widens_it() -> None:
     for found, default in ((config.COMMON_SPACE["lr"], 2e-5), (config.COMMON_SPACE["batch_size"], 64)):
-        wide = tune._around(found, default)
+        wide = spaces._around(found, default)
         assert wide._contains(wide.to_internal_repr(default)) and not isinstance(wide, str)
-        assert tune._around(wide, default) is wide
-    assert tune._around(config.COMMON_SPACE["lr"], 2e-5) == optuna.distributions.FloatDistribution(2e-5, 1e-2, log=True)
+        assert spaces._around(wide, default) is wide
+    assert spaces._around(config.COMMON_SPACE["lr"], 2e-5) == optuna.distributions.FloatDistribution(
+        2e-5, 1e-2, log=True
+    )
 
 
 def test_loss_weights_are_uniform_on_the_simplex() -> None:
@@ -106,12 +108,12 @@ def test_loss_weights_are_uniform_on_the_simplex() -> None:
     (T-1) / (T^2 (T+1))."""
     generator = np.random.default_rng(0)
     drawn = np.array(
-        [list(tune.simplex(dict(zip(TASKS, row, strict=True))).values()) for row in generator.random((20000, 5))]
+        [list(spaces.simplex(dict(zip(TASKS, row, strict=True))).values()) for row in generator.random((20000, 5))]
     )
     assert (drawn > 0).all() and np.allclose(drawn.sum(axis=1), 1)
     assert np.allclose(drawn.mean(axis=0), 1 / 5, atol=0.005)
     assert np.allclose(drawn.var(axis=0), 4 / (25 * 6), atol=0.001)
-    assert tune.simplex(dict.fromkeys(TASKS, tune.EQUAL)) == pytest.approx(dict.fromkeys(TASKS, 0.2))
+    assert spaces.simplex(dict.fromkeys(TASKS, spaces.EQUAL)) == pytest.approx(dict.fromkeys(TASKS, 0.2))
 
 
 # Trials
@@ -164,17 +166,18 @@ def test_the_same_seed_gives_the_same_trials(study: Callable[..., dict[str, Any]
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "random"])
 def test_what_is_proposed_does_not_depend_on_interruptions(sampler: str) -> None:
     """A new process for each trial, some killed while its parameters were written: the trials of one that lived on."""
-    found = space("shared_bottom")
-    half = tune.Space(dict([*found.ranges.items()][:7]), {}, (), {})
+    found, search = space("shared_bottom"), tune.Search(sampler)
+    half = spaces.Space(dict([*found.ranges.items()][:7]), {}, (), {})
     whole = optuna.create_study(direction="maximize", study_name="same")
     storage = optuna.storages.InMemoryStorage()
     for number in range(16):
         pieces = optuna.create_study(direction="maximize", study_name="same", storage=storage, load_if_exists=True)
         if number % 3 == 2 and sampler != "gp":  # it also reads what it has proposed itself (docs/tuning.md)
-            assert len(tune._next(pieces, half, sampler, 0).params) == 7
+            assert len(tune.propose(pieces, half, search, pieces.ask()).params) == 7
             pieces = optuna.load_study(study_name="same", storage=storage)
         for each in (whole, pieces):
-            trial = tune._next(each, found, sampler, 0)
+            left = [t for t in each.get_trials(deepcopy=False) if not t.state.is_finished()]
+            trial = tune.propose(each, found, search, left[0] if left else each.ask())
             assert trial.number == number
             each.tell(trial, -abs(trial.params["dropout"] - 0.3) - abs(math.log(trial.params["lr"] / 1e-3)))
     assert [t.params for t in pieces.trials] == [t.params for t in whole.trials]
@@ -231,9 +234,6 @@ def test_a_killed_study_continues_to_the_same_trials(start: Start, bench: Bench,
         process.wait()
         assert not list((tmp_path / "killed").rglob("*.json"))
     (path,) = (tmp_path / "killed").rglob("*.log")
-    lock = path.with_name(f"{path.name}.lock")
-    lock.unlink(missing_ok=True)
-    lock.symlink_to(path)  # as if it was killed in the middle of writing
     with path.open("ab") as file:
         file.write(b'{"op_code":7,"wor')
     resumed = json.loads(bench(*words, tmp_path / "killed", "--json").stdout)

@@ -15,22 +15,39 @@ import click
 from bench.cli._main import main
 from bench.cli._options import from_option, json_option, results_option, settings_of
 from bench.cli._plan import run_options, spec_of
+from bench.errors import BenchError
 
 
 @main.command()
 @run_options
-@click.option("--trials", type=click.IntRange(1), required=True, help="Trials that the study has in the end.")
+@click.option("--trials", type=click.IntRange(1), help="Trials that the study has in the end.")
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True),
+    help="Begin no further trial when those that have ended took this long together: an equal budget of compute.",
+)  # fmt: skip
 @click.option(
     "-s", "--set", "given", multiple=True, metavar="KEY=VALUE", help="A setting that stays fixed, such as lr=0.003."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the search.")
 @click.option(
-    "--sampler", type=click.Choice(["tpe", "gp", "cmaes", "random"]), default="tpe", show_default=True,
-    help="How the next trial is chosen.",
+    "--sampler", type=click.Choice(["tpe", "gp", "cmaes", "random", "grid"]), default="tpe", show_default=True,
+    help="How the next trial is chosen; grid: all combinations.",
 )  # fmt: skip
+@click.option(
+    "--points", type=click.IntRange(2), default=3, show_default=True, help="Values of each range in the sampler grid."
+)
 @click.option(
     "--pruner", type=click.Choice(["none", "median", "hyperband"]), default="none", show_default=True,
     help="Which trials end early, by their validation curve.",
+)  # fmt: skip
+@click.option(
+    "--stage", type=click.Choice(["all", "settings", "weights"]), default="all", show_default=True,
+    help="Search only the settings, then only the loss weights with the best of these settings.",
+)  # fmt: skip
+@click.option("--pareto", is_flag=True, help="Each task's skill is an objective of its own; keep the front.")
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True,
+    help="Processes that share the trials, one thread each. With one the same --seed gives the same trials.",
 )  # fmt: skip
 @click.option("--storage", metavar="URL", help="Database for the study (default a journal file in the results folder).")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -38,10 +55,15 @@ from bench.cli._plan import run_options, spec_of
 @results_option
 @json_option
 def tune(
-    trials: int,
+    trials: int | None,
+    seconds: float | None,
     seed: int,
     sampler: str,
+    points: int,
     pruner: str,
+    stage: str,
+    pareto: bool,
+    workers: int,
     storage: str | None,
     device: str,
     folder: Path | None,
@@ -51,9 +73,14 @@ def tune(
 ) -> None:
     """Search the settings and loss weights of a method on the validation part of a data set.
 
-    Trial 0 is the defaults. The same command continues a study that was stopped; more --trials extend it. Then
-    `bench run --tuned` makes the final runs. See docs/tuning.md.
+    Trial 0 is the defaults. The same command continues a study that was stopped; more --trials extend it. Where several
+    machines reach the --storage, each may run the command. Then `bench run --tuned` makes the final runs. See
+    docs/tuning.md.
     """
+    if trials is None and seconds is None and sampler != "grid":
+        raise BenchError("say how long to search: --trials N, --seconds S, or both")
+    if pareto and (pruner != "none" or sampler == "cmaes"):
+        raise BenchError("--pareto has several objectives: --pruner and --sampler cmaes need a single one")
     spec = spec_of(seed=seed, **chosen)
     from tabulate import tabulate
 
@@ -63,10 +90,11 @@ def tune(
 
     spec = replace(spec, seed=tuning.training_seed(seed))
     fixed = settings_of(chosen["given"])
+    search = tuning.Search(sampler, pruner, seed, stage, pareto, points if sampler == "grid" else 0)
     with progress(trials) as shown:
         outcome = tuning.tune(
-            spec, fixed, trials, results, shown, sampler=sampler, pruner=pruner, seed=seed, storage=storage,
-            device=device_of(device), raw=folder,
+            spec, fixed, tuning.Budget(trials, seconds), results, shown, search=search, workers=workers,
+            storage=storage, device=device_of(device), raw=folder,
         )  # fmt: skip
     if as_json:
         click.echo(json.dumps(outcome, indent=1))
@@ -77,6 +105,8 @@ def tune(
         return
     headers = ("validation", "defaults", f"trial {outcome['best']['trial']}")
     click.echo(tabulate(tuning.table(outcome), headers=headers, disable_numparse=True))
+    if pareto:
+        click.echo(f"\nfront: trials {', '.join(map(str, outcome['front']))}; hypervolume {outcome['hypervolume']:.4g}")
     options: dict[str, Sequence[object]] = {
         "-s": chosen["given"],
         "--data": chosen["knobs"],
