@@ -1,8 +1,9 @@
-"""Unites the records of several results folders, as the jobs of a batch queue leave them."""
+"""Unites the records and studies of several results folders, as the jobs of a batch queue leave them."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.errors import BenchError
-from bench.spec import canonical
+from bench.spec import canonical, digest
 from bench.store import Store, write_atomically
 
 # What must not depend on where or when a run was made, the telling first. ``key`` and ``spec`` are equal by the name.
@@ -26,7 +27,7 @@ What = Literal["new", "same", "replaced", "left", "conflict", "unreadable"]
 class Merged:
     """What became of one file. new: copied; same: the target had it; replaced: a failure there gave way to it; left: a
     failure, and the target has the run already; conflict: the target has another result, and keeps it; unreadable:
-    no record of its own, or its predictions are broken. ``why``: the reason where there is one to tell."""
+    no record or study of its own, or its predictions are broken. ``why``: the reason where there is one to tell."""
 
     file: str
     what: What
@@ -34,19 +35,23 @@ class Merged:
 
 
 def merge(sources: Sequence[Path], target: Path) -> list[Merged]:
-    """Copies the records that ``target`` lacks, with their predictions; returns what became of each file.
+    """Copies the records that ``target`` lacks, with their predictions, and the studies; returns what became of each
+    file.
 
-    Nothing is lost: of two results of one run the target's stays, of a failure and a result the result. So where
-    sources disagree the first decides. Doing it again changes nothing. Raises BenchError, before anything is written,
-    if a source is missing, holds no records folder or is the target itself; and if the target cannot be written.
+    Of a study the outcome with more trials stays, if it begins with the trials of the other. Nothing is lost: of two
+    results of one run the target's stays, of a failure and a result the result. So where sources disagree the first
+    decides. Doing it again changes nothing. Raises BenchError, before anything is written, if a source is missing,
+    holds neither records nor studies or is the target itself; and if the target cannot be written.
     """
     for source in sources:
         if not source.is_dir():
             raise BenchError(f"{source}: no such folder; give the folders that `bench run --results` wrote")
         if target.exists() and source.samefile(target):
             raise BenchError(f"{source} is the results folder itself; merge other folders into it")
-        if not (source / "runs").is_dir():
-            raise BenchError(f"{source} has no folder 'runs'; give the folder that `bench run --results` wrote")
+        if not (source / "runs").is_dir() and not (source / "studies").is_dir():
+            raise BenchError(
+                f"{source} has no folder 'runs' or 'studies'; give the folder that `bench run --results` wrote"
+            )
     store = Store(target)
     store.check_writable()
     return [done for source in sources for done in _merge(Store(source), store)]
@@ -54,11 +59,15 @@ def merge(sources: Sequence[Path], target: Path) -> list[Merged]:
 
 def _merge(source: Store, target: Store) -> Iterator[Merged]:
     unreadable: list[OSError] = []
-    tree = os.walk(source.root / "runs", onerror=unreadable.append, followlinks=True)
-    for path in sorted(Path(folder, name) for folder, _, names in tree for name in names):
-        if not path.name.startswith("."):  # those are of runs at work, or of killed ones
+    for folder, take in (("runs", _take), ("studies", _take_study)):
+        if not (source.root / folder).exists():
+            continue
+        tree = os.walk(source.root / folder, onerror=unreadable.append, followlinks=True)
+        for path in sorted(Path(at, name) for at, _, names in tree for name in names):
+            if path.name.startswith(".") or (take is _take_study and path.suffix == ".log"):
+                continue  # of runs at work, or of killed ones; the log goes with its outcome
             try:
-                yield _take(path, source, target)
+                yield take(path, source, target)
             except _Unreadable as error:
                 yield Merged(str(path), "unreadable", str(error))
     for unlisted in unreadable:
@@ -88,6 +97,36 @@ def _take(path: Path, source: Store, target: Store) -> Merged:
         write_atomically(target.root / predictions, arrays)
     write_atomically(place, content)  # last: a record that exists is done
     return Merged(str(path), "new") if old is None else Merged(str(path), "replaced", f"{place} was {_end(old)}")
+
+
+def _take_study(path: Path, source: Store, target: Store) -> Merged:
+    place = target.root / path.relative_to(source.root)
+    new, old = _trials(path), _trials(place) if place.exists() else []
+    found = next(
+        (f for i, pair in enumerate(zip(old, new, strict=False)) if (f := _first(f"trials[{i}]", *pair))), None
+    )
+    if found is not None:
+        name, there, here = found
+        return Merged(str(path), "conflict", f"{name} is {here}, but {there} in {place}, which stays")
+    if len(new) <= len(old):
+        return Merged(str(path), "same")
+    log = path.with_suffix(".log")
+    if log.exists():
+        write_atomically(place.with_suffix(".log"), log.read_bytes())
+    write_atomically(place, path.read_bytes())
+    return Merged(str(path), "replaced", f"{place} had {len(old)} trials") if old else Merged(str(path), "new")
+
+
+def _trials(path: Path) -> list[dict[str, Any]]:
+    """What the trials of a study's outcome must say wherever they were made."""
+    try:
+        outcome = json.loads(path.read_text("utf-8"))
+        spec, trials = outcome["study"]["spec"], outcome["trials"]
+        if digest(outcome["study"]) != path.stem or path.parts[-3:-1] != (spec["dataset"], spec["method"]):
+            raise _Unreadable(f"{path} is no study of its own key, data set and method; move it away")
+        return [{k: v for k, v in trial.items() if k != "seconds"} for trial in trials]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _Unreadable(f"{path} cannot be read as a study ({error}); move it away and tune again") from error
 
 
 def _end(record: Mapping[str, Any]) -> str:

@@ -283,7 +283,7 @@ def test_wrong_folders_are_refused_before_anything_is_merged(
     target, link = tmp_path / "target", tmp_path / "link"
     assert "no such folder" in refused("merge", whole, tmp_path / "none", "--results", target)
     assert "no such folder" in refused("merge", whole, of_seed(whole, 0), "--results", target)
-    assert "has no folder 'runs'" in refused("merge", whole, whole / "runs", "--results", target)
+    assert "has no folder 'runs' or 'studies'" in refused("merge", whole, whole / "runs", "--results", target)
     assert not target.exists()
     link.symlink_to(whole)
     before = tree(whole)
@@ -293,3 +293,24 @@ def test_wrong_folders_are_refused_before_anything_is_merged(
     (tmp_path / "file").touch()
     refused("merge", whole, "--results", tmp_path / "file" / "below")
     assert "Missing argument" in bench("merge", code=2).stderr
+
+
+def test_studies_are_merged_too(bench: Bench, tmp_path: Path) -> None:
+    words = ("tune", "-d", "sim-news", *SMALL, "-m", "popularity", "--epochs", 1, "--results")
+    short, long, target = tmp_path / "short", tmp_path / "long", tmp_path / "target"
+    bench(*words, short, "--trials", 2)
+    bench(*words, long, "--trials", 4)
+    for source, said in ((short, "1 new"), (short, "1 same"), (long, "1 replaced"), (short, "1 same")):
+        assert said in bench("merge", source, "--results", target).stdout
+    assert tree(target) == tree(long)
+    bench(*words, target, "--trials", 5)  # the log came with it
+    (path,) = short.glob("studies/*/*/*.json")
+    outcome = json.loads(path.read_text())
+    outcome["trials"][1]["value"] = 0.5
+    path.write_text(json.dumps(outcome))
+    before = tree(target)
+    assert "trials[1].value is 0.5, but " in bench("merge", short, "--results", target, code=1).stdout
+    for text in ("{", "[]", json.dumps({**outcome, "study": {}})):
+        path.write_text(text)
+        assert "1 unreadable" in bench("merge", short, "--results", target, code=1).stdout
+    assert tree(target) == before

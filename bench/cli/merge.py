@@ -19,10 +19,10 @@ from bench.cli._options import json_option, results_option
 @results_option
 @json_option
 def merge(folders: tuple[Path, ...], results: Path, as_json: bool) -> None:
-    """Copy the records (and predictions) of results folders DIR... into the folder of --results.
+    """Copy the records (with predictions) and studies of results folders DIR... into the folder of --results.
 
-    A result that is there stays; a failure that is there gives way to a result. The exit code is 1 if a run has another
-    result here and there, or if a file cannot be read.
+    A result that is there stays; a failure that is there gives way to a result, a study to one that has gone on. The
+    exit code is 1 if a run has another result here and there, or if a file cannot be read.
     """
     from bench.merge import merge as merged
 
