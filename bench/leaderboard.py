@@ -27,7 +27,9 @@ ORDER: tuple[Kind, ...] = ("oracle", "competitor", "reference", "chance")
 YARDSTICKS: tuple[Kind, ...] = ("oracle", "chance")  # properties of the data, not runs
 BASELINE = "single_task"
 DASH = "–"
-COSTS = ("fit s", "trained", "seeds")
+COSTS = ("fit s", "trained", "trials", "tuning s", "seeds")
+TUNING = ("trials", "tuning s")  # where a row is tuned
+TUNED = "tuned: with the settings of the best of so many trials by mean skill on validation; tuning s: their seconds."
 TABLE_KEYS = ("dataset", "dataset_config", "dataset_version", "protocol", "budget")  # with the data hash: one table
 SLICES = {
     "cold_item": ("cold items", "whose item was never seen in training"),
@@ -106,6 +108,7 @@ class _Column:
 @dataclass(frozen=True)
 class _Entry:
     label: str
+    tuned: bool
     kind: Kind
     method: str
     config: dict[str, Any]
@@ -197,12 +200,13 @@ def _table(records: list[Record], keys: list[dict[str, Any]]) -> Table:
 
     entries = sorted([e for e in every if e.runs] + _yardsticks(measured), key=place)
     baseline = next((e for e in entries if e.method == BASELINE), None)
+    costs = [name for name in COSTS if name not in TUNING or any(e.tuned for e in entries)]
     return Table(
         own["dataset"],
         title,
         _caption(records, [other for other in family if other["dataset_config"] == own["dataset_config"]]),
-        ("method", *(c.header for c in columns), *COSTS),
-        _rows(columns, entries, baseline, _costs),
+        ("method", *(c.header for c in columns), *costs),
+        _rows(columns, entries, baseline, partial(_costs, costs)),
         tuple(_notes(entries, baseline, [t["name"] for t in tasks if t not in scored])),
         tuple(f for e in every for f in _failures(e)),
         tuple(_slices(title, measured, tasks, entries, baseline)),
@@ -229,12 +233,18 @@ def _entries(records: list[Record]) -> list[_Entry]:
     entries = []
     for row in (rows[key] for key in sorted(rows)):
         method, config = row[0]["spec"]["method"], _choices(row[0])
-        label = _named(method, config, (_choices(r[0]) for r in rows.values() if r[0]["spec"]["method"] == method))
+        tuned = _tuned(row)
+        family = (r for r in rows.values() if r[0]["spec"]["method"] == method and _tuned(r) == tuned)
+        label = _named(f"{method}, tuned" if tuned else method, config, (_choices(r[0]) for r in family))
         kind: Kind = "reference" if any(r["reference"] for r in row) else "competitor"
         runs = {r["spec"]["seed"]: r for r in row if r["status"] == "ok"}
         failed = [r for r in row if r["status"] != "ok"]
-        entries.append(_Entry(label, kind, method, config, runs, failed))
+        entries.append(_Entry(label, tuned, kind, method, config, runs, failed))
     return sorted(entries, key=lambda e: e.label)
+
+
+def _tuned(row: Sequence[Record]) -> bool:
+    return any((r.get("cost") or {}).get("tuning_trials") for r in row)
 
 
 def _choices(record: Record) -> dict[str, Any]:
@@ -248,7 +258,7 @@ def _yardsticks(measured: list[Record]) -> list[_Entry]:
     """Oracle and chance, which every run carries: read from the first."""
     first = [(kind, r) for kind in YARDSTICKS for r in [r for r in measured if r["references"].get(kind)][:1]]
     return [
-        _Entry(kind, kind, kind, {}, {r["spec"]["seed"]: {**r, "metrics": r["references"][kind]}}, [])
+        _Entry(kind, False, kind, kind, {}, {r["spec"]["seed"]: {**r, "metrics": r["references"][kind]}}, [])
         for kind, r in first
     ]
 
@@ -314,18 +324,19 @@ def _paired(a: dict[int, float], b: dict[int, float]) -> Difference | None:
     return paired([a[s] for s in common], [b[s] for s in common]) if common else None
 
 
-def _costs(entry: _Entry) -> tuple[Cell, ...]:
-    """Mean seconds to fit, mean trained parameters, and how many seeds gave a result."""
+def _costs(names: Sequence[str], entry: _Entry) -> tuple[Cell, ...]:
+    """Mean seconds to fit, mean trained parameters, trials and seconds of tuning, and how many seeds gave a result."""
     if entry.kind in YARDSTICKS:
-        return (Cell(""),) * len(COSTS)
-    fit, trained = ({s: r["cost"][key] for s, r in sorted(entry.runs.items())} for key in ("fit_s", "trained"))
-    seconds, parameters = mean(fit.values()), mean(trained.values())
+        return (Cell(""),) * len(names)
     done, failed = len(entry.runs), len(entry.failed)
-    return (
-        Cell(f"{seconds:,.1f}", seconds, seeds=fit),
-        Cell(f"{parameters:,.0f}", parameters, seeds=trained),
-        Cell(f"{done}/{done + failed}" if failed else str(done), done),
-    )
+    found = {"seeds": Cell(f"{done}/{done + failed}" if failed else str(done), done)}
+    kept = {"fit s": ("fit_s", ",.1f"), "trained": ("trained", ",.0f")}
+    if entry.tuned:
+        kept |= {"trials": ("tuning_trials", ",.0f"), "tuning s": ("tuning_s", ",.0f")}
+    for name, (key, form) in kept.items():
+        values = {seed: run["cost"][key] for seed, run in sorted(entry.runs.items())}
+        found[name] = Cell(f"{mean(values.values()):{form}}", mean(values.values()), seeds=values)
+    return tuple(found.get(name, Cell()) for name in names)
 
 
 def _slices(
@@ -399,6 +410,7 @@ def _legend(tables: tuple[Table, ...]) -> tuple[str, ...]:
         "oracle: predicts the true probabilities and means of simulated data, the best that any method could do. "
         "chance: the best constant prediction. Rows set apart or in italics are yardsticks, not competitors.",
         "fit s: mean seconds to fit; trained: parameters trained; seeds: 2/3 means that 2 of 3 seeds gave a result.",
+        *([TUNED] if any(TUNING[0] in table.headers for table in tables) else []),
         "A two-sided signed-rank test over n seeds cannot go below p = 2 / 2^n: with fewer than "
         f"{least} seeds it never gets below .05, with {least} it can. The rows here have at most {most}.",
     )

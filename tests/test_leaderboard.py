@@ -127,6 +127,22 @@ def test_costs_and_headers() -> None:
     assert [c.text for c in row(table, "mmoe").cells[-3:]] == ["11.7", "12,345", "3"]
 
 
+def test_tuned_rows_say_what_their_settings_cost() -> None:
+    """They have the name of their method, not a list of all settings found; the untuned ones keep their names."""
+    cost = {"fit_s": 11.7, "trained": 12345, "tuning_trials": 20, "tuning_s": 1234.5}
+    found = runs("mmoe", [0.8, 0.8, 0.8], [0.9, 0.9, 0.9], cost=cost)
+    for r in found:
+        r["spec"]["config"] = {**r["spec"]["config"], "width": 32, "lr": 0.01}
+    shown = board(SINGLE + MMOE + found)
+    (table,) = shown.tables
+    assert table.headers[-5:] == ("fit s", "trained", "trials", "tuning s", "seeds")
+    assert [r.label for r in table.rows if r.kind == "competitor"] == ["mmoe, tuned", "mmoe", "single_task"]
+    assert [c.text for c in row(table, "mmoe, tuned").cells[-3:]] == ["20", "1,234", "3"]
+    assert [c.text for c in row(table, "mmoe").cells[-3:]] == ["–", "–", "3"]
+    assert any(line.startswith("tuned: ") for line in shown.legend)
+    assert not any(line.startswith("tuned: ") for line in board(SINGLE).legend)
+
+
 def test_large_costs_have_thousands_separators() -> None:
     table = only(runs("mmoe", [0.7], cost={"fit_s": 4321.06, "trained": 1234567}))
     assert [c.text for c in row(table, "mmoe").cells[-3:-1]] == ["4,321.1", "1,234,567"]
