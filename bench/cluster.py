@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -24,6 +26,7 @@ from bench.store import write_atomically
 from bench.workers import NONE, Job, Limits, Outcome, Pool
 
 _folders: dict[str, Path] = {}
+ANSWER_S = 10
 RETRIES = 3  # a run goes down with at most so many nodes or processes before its record says so
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports to its makers otherwise
@@ -46,8 +49,10 @@ class Cluster:
 
     def __enter__(self) -> Self:
         try:
+            if found := re.fullmatch(r"([^/]+):(\d+)", self.address or os.environ.get("RAY_ADDRESS", "")):
+                socket.create_connection((found[1], int(found[2])), timeout=ANSWER_S).close()  # Ray tries for minutes
             ray.init(self.address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError) as error:
+        except (OSError, OverflowError, ValueError, RuntimeError) as error:
             where = self.address or os.environ.get("RAY_ADDRESS", "this machine")
             raise BenchError(f"no Ray cluster answers at {where}; start one with `ray start --head`") from error
         return self

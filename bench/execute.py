@@ -70,7 +70,7 @@ def execute(
     with ExitStack() as stack:  # whatever stops us here must stop the workers too, or they would finish what is queued
         if cluster is not None:
             finished = cluster.outcomes([Job(spec) for spec in todo], begin, device, raw, limits)
-        elif limits != NONE or min(workers, len(todo)) > 1 and device.type == "cpu":
+        elif limits != NONE or (device.type == "cpu" and workers > 1 and (len(todo) > 1 or retry)):
             size = min(workers, len(todo)) if device.type == "cpu" else 1
             pool = stack.enter_context(Pool(size, device, limits))  # they start while the data are prepared
             jobs = [Job(*each) for each in zip(todo, prepare_all(todo, raw, progress), strict=True)]

@@ -116,6 +116,7 @@ def test_what_a_user_gets_wrong(
     words = (*PLAN, "-m", "shared_bottom", "--results", tmp_path)
     assert "give --executor ray too" in refused(*words, "--address", "127.0.0.1:1")
     ray = ("--executor", "ray", "--address", cluster.address)
+    assert "no Ray cluster answers at 127.0.0.1:1;" in refused(*words, *ray[:-1], "127.0.0.1:1")
     assert "does not accept this configuration" in refused(*words, *ray, "-s", "dropout=2")
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "bench.cluster")
