@@ -30,7 +30,7 @@ def test_a_suite_of_tiny_runs(tmp_path: Path) -> None:
     inside = sum(cost["fit_s"] + cost["eval_s"] for cost in costs)
     share = 1 - inside / (wall * WORKERS)
     print(
-        f"\n{len(costs)} runs of {inside / len(costs):.2f} s in {wall:.1f} s with {WORKERS} workers: {share:.1%} outside "
-        f"training and evaluation (load {os.getloadavg()[0]:.1f})"
+        f"\n{len(costs)} runs of {inside / len(costs):.2f} s in {wall:.1f} s with {WORKERS} workers: {share:.1%} "
+        f"outside training and evaluation (load {os.getloadavg()[0]:.1f})"
     )
     assert len(costs) == 2 * SEEDS and share < 0.5
