@@ -189,18 +189,18 @@ class Pool:
     def _bury(self, worker: Worker) -> None:
         """A worker has died: another takes its place, and its job."""
         code = worker.end()
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         job = worker.job
         if not worker.ready or (job is not None and job.stop):
             raise BenchError(
-                f"a worker process was {how} before its run began; stored records are whole: run the same command "
+                f"a worker process {how} before its run began; stored records are whole: run the same command "
                 "again, with fewer --workers if memory is short"
             )
         if job is not None and job.again:
             if code == -signal.SIGKILL:
-                job = worker.stopped("oom", f"its process was {how} twice, as happens where memory runs out")
+                job = worker.stopped("oom", f"its process {how} twice, as happens where memory runs out")
             else:
-                job = worker.stopped("failed", f"its process was {how} twice")
+                job = worker.stopped("failed", f"its process {how} twice")
         elif job is not None:
             job = replace(job, again=True)
         self._replace(worker, job)

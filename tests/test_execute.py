@@ -49,8 +49,8 @@ def of_method(done: Any) -> dict[str, dict[str, Any]]:
 
 
 DEEDS = {
-    "killed": ("os.kill(os.getpid(), 9)", "oom", "killed by SIGKILL twice, as happens where memory runs out"),
-    "crashing": ("os.kill(os.getpid(), 11)", "failed", "killed by SIGSEGV twice"),
+    "killed": ("os.kill(os.getpid(), 9)", "oom", "was killed by SIGKILL twice, as happens where memory runs out"),
+    "crashing": ("os.kill(os.getpid(), 11)", "failed", "was killed by SIGSEGV twice"),
     "leaving": ("os._exit(3)", "failed", "ended with exit code 3 twice"),
 }
 
@@ -67,7 +67,7 @@ def test_runs_that_kill_their_workers(bench: Bench, noting: Any, tmp_path: Path)
     same = ("schema", "role", "tasks", "references", "data", "env")
     for name, (_, status, reason) in DEEDS.items():
         record = found[name]
-        assert (record["status"], record["error"]) == (status, f"its process was {reason}")
+        assert (record["status"], record["error"]) == (status, f"its process {reason}")
         assert list(record) == list(good) and record["time"]["start"] <= record["time"]["stop"]
         assert (record["metrics"], record["curve"], record["cost"]) == (None, [], {})
         assert {k: record[k] for k in same} == {k: good[k] for k in same}
