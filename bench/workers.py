@@ -28,6 +28,7 @@ from bench.running import mark
 from bench.spec import Spec
 
 Outcome = tuple[dict[str, Any], dict[str, np.ndarray]]
+ENDING_S = 10
 WATCH_S = 0.05  # how often resident memory is looked at, where it is limited
 
 
@@ -188,6 +189,7 @@ class Pool:
 
     def _bury(self, worker: Worker) -> None:
         """A worker has died: another takes its place, and its job."""
+        worker.process.join(ENDING_S)  # its connection ends a little before it does
         code = worker.end()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         job = worker.job
