@@ -1,35 +1,30 @@
-"""Where runs happen: in this process, or in several local ones. What the store already has is not run again."""
+"""Where runs happen: here, in local workers or on a cluster. What the store already has is not run again."""
 
 from __future__ import annotations
 
 import io
-import multiprocessing
-import multiprocessing.process
 import os
-import signal
-import threading
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from bench import registry
 from bench.data.prepare import load, prepare
-from bench.errors import BenchError
 from bench.leaderboard import run_names
 from bench.progress import Progress
 from bench.run import method_digest, run
-from bench.spec import Spec
+from bench.running import mark
+from bench.spec import Spec, canonical
 from bench.store import Store, write_atomically
+from bench.workers import NONE, Job, Limits, Outcome, Pool
 
-Outcome = tuple[dict[str, Any], dict[str, np.ndarray]]
+if TYPE_CHECKING:
+    from bench.cluster import Cluster
 
 
 def execute(
@@ -42,13 +37,16 @@ def execute(
     raw: Path | None = None,
     retry: bool = False,
     tuning: Mapping[str, Mapping[str, Any]] | None = None,
+    limits: Limits = NONE,
+    cluster: Cluster | None = None,
 ) -> Counter[str]:
     """Runs every spec that has no record yet and stores its record at once; returns how many ended in which status.
 
     Each run computes with one thread, so that its numbers do not depend on how many run beside it; ``workers`` run at
     a time. raw: a folder with the raw files. retry: run again what has a record of a status other than ok.
-    tuning: what it cost to find a spec's configuration, by key. An interruption loses only the runs at hand: the same
-    call continues.
+    tuning: what it cost to find a spec's configuration, by key. limits: what one run may take. cluster: where to run
+    instead of here; ``workers`` then does not count. An interruption loses only the runs at hand: the same call
+    continues.
     """
     store.check_writable()
     outcome: Counter[str] = Counter()
@@ -65,13 +63,21 @@ def execute(
             todo.append(spec)
     if not todo:
         return outcome
-    folders = prepare_all(todo, raw, progress)
-    workers = min(workers, len(todo)) if device.type == "cpu" else 1
-    if workers > 1:
-        finished = _in_workers(todo, folders, workers, progress, names)
-    else:
-        finished = _here(todo, folders, device, progress, names)
-    with closing(finished):  # whatever stops us here must stop the workers too, or they would finish what is queued
+
+    def begin(spec: Spec) -> None:
+        progress.begin(names[spec.key])
+
+    with ExitStack() as stack:  # whatever stops us here must stop the workers too, or they would finish what is queued
+        if cluster is not None:
+            finished = cluster.outcomes([Job(spec) for spec in todo], begin, device, raw, limits)
+        elif limits != NONE or (device.type == "cpu" and workers > 1 and (len(todo) > 1 or retry)):
+            size = min(workers, len(todo)) if device.type == "cpu" else 1
+            pool = stack.enter_context(Pool(size, device, limits))  # they start while the data are prepared
+            jobs = [Job(*each) for each in zip(todo, prepare_all(todo, raw, progress), strict=True)]
+            finished = pool.outcomes(jobs, begin)
+        else:
+            finished = _here(todo, prepare_all(todo, raw, progress), device, progress, names)
+        stack.enter_context(closing(finished))
         for spec, (record, predictions) in finished:
             if predictions:
                 _keep_predictions(store.root / "predictions" / f"{spec.key}.npz", predictions)
@@ -86,20 +92,21 @@ def execute(
 
 def prepare_all(specs: Sequence[Spec], raw: Path | None, progress: Progress) -> list[Path]:
     """Prepares each spec's data set and text vectors once, with all cores, before any run needs them."""
-    folders = []
     torch.set_num_threads(os.cpu_count() or 1)
-    shown: set[tuple[str, str | None]] = set()
+    folders: dict[tuple[str, str], Path] = {}
+    encoded: set[tuple[Path, str]] = set()
     for spec in specs:
-        if (spec.dataset, None) not in shown:
+        data = (spec.dataset, canonical(spec.dataset_config))
+        if data not in folders:
             progress.step(f"preparing {spec.dataset}")
-        folders.append(prepare(spec.dataset, spec.dataset_config, raw, progress.note))
-        if spec.lm is not None and (spec.dataset, spec.lm) not in shown:
+            folders[data] = prepare(spec.dataset, spec.dataset_config, raw, progress.note)
+        if spec.lm is not None and (folders[data], spec.lm) not in encoded:
             from bench.text.encode import vectors
 
             title = f"encoding the texts of {spec.dataset} with {spec.lm}"
-            vectors(load(folders[-1]).schema.texts, spec.lm, partial(_encoding, progress, title))
-        shown |= {(spec.dataset, None), (spec.dataset, spec.lm)}
-    return folders
+            vectors(load(folders[data]).schema.texts, spec.lm, partial(_encoding, progress, title))
+            encoded.add((folders[data], spec.lm))
+    return [folders[spec.dataset, canonical(spec.dataset_config)] for spec in specs]
 
 
 def _encoding(progress: Progress, title: str, done: int, total: int) -> None:
@@ -114,60 +121,9 @@ def _here(
     torch.set_num_threads(1)
     for spec, folder in zip(specs, folders, strict=True):
         progress.begin(names[spec.key])
-        yield spec, run(spec, device=device, folder=folder, report=progress.note)
-
-
-def _in_workers(
-    specs: Sequence[Spec], folders: Sequence[Path], workers: int, progress: Progress, names: Mapping[str, str]
-) -> Generator[tuple[Spec, Outcome]]:
-    """A free worker takes the next spec. Raises BenchError if a worker dies."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=begin_worker, initargs=(registry.plugins(),))
-    try:
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the workers, which start here
-        try:
-            futures: dict[Future[Outcome], Spec] = {
-                pool.submit(_work, spec, folder): spec for spec, folder in zip(specs, folders, strict=True)
-            }
-        finally:
-            signal.signal(signal.SIGINT, handler)
-        for spec in specs[:workers]:
-            progress.begin(names[spec.key])
-        waiting = iter(specs[workers:])
-        for future in as_completed(futures):
-            result = future.result()
-            yield futures.pop(future), result
-            if (following := next(waiting, None)) is not None:
-                progress.begin(names[following.key])
-    except BrokenProcessPool as error:
-        raise BenchError(
-            "a worker process died, perhaps for want of memory; stored records are whole: run the same command again, "
-            "with fewer --workers if it happens twice"
-        ) from error
-    finally:
-        for child in multiprocessing.active_children():
-            child.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def begin_worker(plugins: Sequence[Path]) -> None:
-    """At the start of a worker process: it leaves Ctrl-C to its parent, dies with it, and computes with one thread."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # again, for systems where it is not inherited
-    torch.set_num_threads(1)
-    for plugin in plugins:
-        registry.add_plugin(plugin)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-
-
-def _die_with(parent: multiprocessing.process.BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
-def _work(spec: Spec, folder: Path) -> Outcome:
-    return run(spec, device=torch.device("cpu"), folder=folder)
+        with mark(spec.key):
+            outcome = run(spec, device=device, folder=folder, report=progress.note)
+        yield spec, outcome
 
 
 def _keep_predictions(path: Path, predictions: dict[str, np.ndarray]) -> None:

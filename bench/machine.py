@@ -28,17 +28,21 @@ def device_of(name: str) -> torch.device:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, device and threads; nothing that names the machine or its owner."""
-    packages = {name: version(name) for name in ("torch", "numpy", "polars", "transformers")}
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "python": platform.python_version(),
-        **packages,
+        **_packages(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": device.type,
         "hardware": hardware,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
     }
+
+
+@lru_cache(maxsize=1)
+def _packages() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "numpy", "polars", "transformers")}
 
 
 @lru_cache(maxsize=1)
@@ -74,6 +78,7 @@ def peak_mb(device: torch.device) -> float | None:
     return round(int(line.split()[1]) / 1024, 1)
 
 
+@lru_cache(maxsize=1)
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -10,12 +10,13 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
+from functools import cache, wraps
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.errors import BenchError, unknown
 
@@ -31,6 +32,7 @@ FOLDERS = {
 }
 AUDITED = ("baselines", "methods", "bench.api", "bench.nn", "bench.text")  # imports that make a method what it is
 _plugins: dict[str, Path] = {}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,21 @@ class Entry:
         except (SyntaxError, ValueError, OSError) as error:
             return f"broken: {error}"
         return text.split("\n")[0]
+
+
+def _remembered(read: Callable[[Path], T]) -> Callable[[Path], T]:
+    """What was read from a file is kept until the file changes: hundreds of specs ask for the same."""
+    known: dict[Path, tuple[tuple[int, int], T]] = {}
+
+    @wraps(read)
+    def call(path: Path) -> T:
+        now = path.stat()
+        stamp = (now.st_mtime_ns, now.st_size)
+        if path not in known or known[path][0] != stamp:
+            known[path] = stamp, read(path)
+        return known[path][1]
+
+    return call
 
 
 def name_of(kind: str, path: Path) -> str:
@@ -79,6 +96,7 @@ def _scan(kind: str) -> dict[str, Entry]:
     return found
 
 
+@_remembered
 def _variants(path: Path) -> tuple[str, ...]:
     """The literal ``variants`` of the class in a data set file, read without importing it."""
     try:
@@ -112,13 +130,18 @@ def entries(kind: str) -> dict[str, Entry]:
     found = _scan(kind)
     if kind == "methods":
         extra = [Entry(name, kind, path, None) for name, path in _plugins.items()]
-        for point in entry_points(group="bench.methods"):
+        for point in _points():
             extra.append(Entry(point.name, kind, _origin(point.module), point.module))
         for entry in extra:
             if entry.name in found or entry.name in _scan("baselines"):
                 raise BenchError(f"method '{entry.name}' of {entry.path} is already taken; rename the file")
             found[entry.name] = entry
     return dict(sorted(found.items()))
+
+
+@cache
+def _points() -> EntryPoints:
+    return entry_points(group="bench.methods")
 
 
 def methods() -> dict[str, Entry]:
@@ -175,10 +198,15 @@ def source_files(name: str, kind: str = "method") -> list[Path]:
         if path in found or not path.is_file():
             continue
         found.append(path)
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(AUDITED):
-                todo.append(ROOT / f"{(node.module or '').replace('.', '/')}.py")
+        todo += _imported(path)
     return sorted(found)
+
+
+@_remembered
+def _imported(path: Path) -> list[Path]:
+    """The files of the blocks and text code that a file imports itself."""
+    modules = [n.module or "" for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.ImportFrom)]
+    return [ROOT / f"{module.replace('.', '/')}.py" for module in modules if module.startswith(AUDITED)]
 
 
 def load_method(name: str) -> type[Method]:

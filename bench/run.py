@@ -92,7 +92,39 @@ def run(
     data = load(folder or prepare(spec.dataset, spec.dataset_config))
     start = datetime.now(UTC)
     machine.reset_peak(device)
-    record: dict[str, Any] = {
+    record = _without_result(spec, data, device)
+    predictions: dict[str, np.ndarray] = {}
+    try:
+        reason = config.declines(spec.method, spec.config, data.schema)
+        if reason:
+            record |= {"status": "declined", "error": reason}
+        else:
+            done, predictions = _train(spec, data, device, report)
+            record |= {"status": "ok", **done}
+    except BenchError:  # a configuration that cannot be: the user's to mend, no result of the method
+        raise
+    except Exception as error:
+        # Whatever a method does wrong must neither stop the suite nor go missing: it becomes the record's reason.
+        record["status"], record["error"] = fault(error)
+    return record | _time(start), predictions
+
+
+def stopped(
+    spec: Spec, status: str, error: str, start: datetime, *, device: torch.device, folder: Path | None = None
+) -> dict[str, Any]:
+    """The record of a run that was stopped from outside and could not write its own; arguments as in ``run``."""
+    data = load(folder or prepare(spec.dataset, spec.dataset_config))
+    return _without_result(spec, data, device) | {"status": status, "error": error} | _time(start)
+
+
+def _time(start: datetime) -> dict[str, Any]:
+    stop = datetime.now(UTC)
+    return {"time": {"start": start.isoformat(timespec="seconds"), "stop": stop.isoformat(timespec="seconds")}}
+
+
+def _without_result(spec: Spec, data: Data, device: torch.device) -> dict[str, Any]:
+    """A record of what was to be run, where and by what code."""
+    return {
         "schema": SCHEMA,
         "key": spec.key,
         "spec": spec.to_dict(),
@@ -115,24 +147,6 @@ def run(
         "code": {**machine.code_version(registry.ROOT), "method_digest": method_digest(spec.method, spec.config)},
         "env": machine.environment(device),
     }
-    predictions: dict[str, np.ndarray] = {}
-    try:
-        reason = config.declines(spec.method, spec.config, data.schema)
-        if reason:
-            record |= {"status": "declined", "error": reason}
-        else:
-            done, predictions = _train(spec, data, device, report)
-            record |= {"status": "ok", **done}
-    except BenchError:  # a configuration that cannot be: the user's to mend, no result of the method
-        raise
-    except Exception as error:
-        # Whatever a method does wrong must neither stop the suite nor go missing: it becomes the record's reason.
-        record["status"], record["error"] = fault(error)
-    record["time"] = {
-        "start": start.isoformat(timespec="seconds"),
-        "stop": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    return record, predictions
 
 
 def fault(error: Exception) -> tuple[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import signal
 import threading
 import time
 import uuid
@@ -37,7 +36,7 @@ from bench import machine, registry
 from bench.data import cache
 from bench.data.prepare import load
 from bench.errors import BenchError
-from bench.execute import begin_worker, prepare_all
+from bench.execute import prepare_all
 from bench.progress import Progress, Silent
 from bench.run import Report, Seen, fault, specify, trained
 from bench.score import score
@@ -45,6 +44,7 @@ from bench.spaces import Space, space_of
 from bench.spec import Spec, derive_seed, digest, rounded
 from bench.store import Store, write_atomically
 from bench.train import Diverged, constants, evaluate, skills
+from bench.workers import begin, start
 
 SCHEMA = 1
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -380,17 +380,13 @@ def _with_workers(
                 shown.add(trial.number)
                 progress.end(_job(study, trial.number), _ending(trial))
 
-    def start(name: str) -> Any:
+    def started(name: str) -> Any:
         process = context.Process(target=_worker_process, args=(make, registry.plugins(), budget, device, name))
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is the parent's
-        try:
-            process.start()
-        finally:
-            signal.signal(signal.SIGINT, handler)
+        start(process)
         return process
 
     names = [uuid.uuid4().hex for _ in range(workers)]
-    processes = [start(name) for name in names]
+    processes = [started(name) for name in names]
     try:
         deaths = 0
         while any(process.is_alive() for process in processes) or not budget.met(_known(opened)):
@@ -407,7 +403,7 @@ def _with_workers(
                             "trials are stored: run the same command again with fewer --workers"
                         )
                     names[i] = uuid.uuid4().hex
-                    processes[i] = start(names[i])
+                    processes[i] = started(names[i])
         show()
     finally:
         for process in processes:
@@ -426,7 +422,7 @@ def _let_go(opened: optuna.Study, names: Sequence[str]) -> None:
 def _worker_process(
     make: Callable[[], Study], plugins: Sequence[Path], budget: Budget, device: torch.device, name: str
 ) -> None:
-    begin_worker(plugins)
+    begin(plugins)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = make()
     _work(study, study.opened(), budget, device, Silent(None), name)

@@ -17,7 +17,7 @@ import pytest
 from conftest import SMALL, Bench, Plugin
 from test_movielens import official
 
-from bench import execute, store
+from bench import execute, store, workers
 from bench.data.source import Download, Package
 from bench.datasets.movielens_100k import MovieLens100K
 from bench.errors import BenchError
@@ -363,19 +363,16 @@ def test_a_failure_is_run_again_on_demand_only(bench: Bench, plugin: Plugin, tmp
     assert len(list(tmp_path.glob("results/runs/*/*/*.json"))) == 2
 
 
-def test_a_worker_that_dies_is_said(bench: Bench, plugin: Plugin, tmp_path: Path) -> None:
-    """As when the system runs out of memory and kills it; what was stored before stays, and the rest can be run."""
-    flag = tmp_path / "mended"
-    flag.touch()
-    body = f"def on_start(self, train):\n    if not os.path.exists({str(flag)!r}):\n        os.kill(os.getpid(), 9)\n"
-    deadly = plugin("deadly", body + "    super().on_start(train)\n", head="import os")
-    words = ("-m", "deadly", "--plugin", deadly, "--results", tmp_path / "results")
+def test_a_worker_that_dies_as_it_starts_is_said(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was stored before stays, and the rest can be run. (Workers that die at a run: test_execute.py.)"""
+    words = ("-m", "popularity", "--results", tmp_path / "results")
     bench("run", *QUICK, *words)
-    flag.unlink()
+    monkeypatch.setattr(workers, "_serve", print)  # a process that says something and ends
     last = bench("run", *QUICK[:-1], 2, *words, "--seeds", 4, code=2).stderr.splitlines()[-1]
-    assert last.startswith("bench: a worker process died") and "run the same command again" in last
+    assert last.startswith("bench: a worker process ended with exit code 0 before its run began")
+    assert "run the same command again" in last
     assert multiprocessing.active_children() == []
-    flag.touch()
+    monkeypatch.undo()
     assert "3 ok, 1 stored" in bench("run", *QUICK, *words, "--seeds", 4).stderr
 
 

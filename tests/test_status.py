@@ -26,14 +26,14 @@ def test_a_plan_is_followed_to_its_end(bench: Bench, tmp_path: Path) -> None:
     words = (*PLAN, "-m", "popularity", "--results", tmp_path / "results")
     status = ("status", *words, "--seeds", 3)
     assert table(bench(*status, code=1).stdout) == [
-        ["sim-news", "popularity", *"0003"],
-        ["total", *"0003"],
+        ["sim-news", "popularity", *"00003"],
+        ["total", *"00003"],
     ]
     assert not (tmp_path / "results").exists()  # it only looks
     bench("run", *words, "--seeds", 2, "--workers", 1)
     shown = bench(*status, code=1).stdout
-    assert shown.splitlines()[0].split() == ["data", "set", "method", "done", "failed", "declined", "missing"]
-    assert table(shown) == [["sim-news", "popularity", *"2001"], ["total", *"2001"]]
+    assert shown.splitlines()[0] == "data set    method        done    failed    declined    running    missing"
+    assert table(shown) == [["sim-news", "popularity", *"20001"], ["total", *"20001"]]
     runs = json.loads(bench(*status, "--json", code=1).stdout)
     assert [(r["run"], r["state"]) for r in runs] == [
         ("sim-news popularity seed 0", "done"),
@@ -42,7 +42,7 @@ def test_a_plan_is_followed_to_its_end(bench: Bench, tmp_path: Path) -> None:
     ]
     assert {r["key"] for r in runs if r["state"] == "done"} == {p.stem for p in tmp_path.rglob("*.json")}
     bench("run", *words, "--seeds", 3, "--shard", "3/3", "--workers", 1)
-    assert table(bench(*status).stdout)[-1] == ["total", *"3000"]
+    assert table(bench(*status).stdout)[-1] == ["total", *"30000"]
     bench(*status, "-s", "shrinkage=1.0", code=1)  # another plan
 
 
@@ -52,9 +52,9 @@ def test_a_suite(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     bench("run", *PLAN[:-2], "-m", "popularity", "--results", tmp_path / "results", "--workers", 1)
     words = ("status", "--suite", "mini", *SMALL, "--results", tmp_path / "results")
     assert table(bench(*words, code=1).stdout) == [
-        ["sim-news", "popularity", *"1001"],
-        ["sim-news", "mf", *"0002"],
-        ["total", *"1003"],
+        ["sim-news", "popularity", *"10001"],
+        ["sim-news", "mf", *"00002"],
+        ["total", *"10003"],
     ]
 
 
@@ -65,16 +65,16 @@ def test_failures_have_reasons_and_declining_is_none(bench: Bench, plugin: Plugi
     bench("run", *words, *methods, "--workers", 1, code=1)
     shown = bench("status", *words, *methods, code=1).stdout.splitlines()
     assert table("\n".join(shown[:-1])) == [
-        ["sim-news", "popularity", *"1000"],
-        ["sim-news", "esmm", *"0010"],
-        ["sim-news", "bad", *"0100"],
-        ["total", *"1110"],
+        ["sim-news", "popularity", *"10000"],
+        ["sim-news", "esmm", *"00100"],
+        ["sim-news", "bad", *"01000"],
+        ["total", *"11100"],
     ]
     assert shown[-1].startswith("sim-news bad seed 0: failed: RuntimeError: no idea (bad.py:")
     bench("status", *words, *methods[:4])
 
     every = bench("status", "--results", tmp_path / "results").stdout  # without a plan there is none to fall short of
-    assert table(every)[-2] == ["total", *"1110"] and "no idea" in every
+    assert table(every)[-2] == ["total", *"11100"] and "no idea" in every
 
 
 def test_a_folder_without_records(bench: Bench, refused: Callable[..., str], tmp_path: Path) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.cli._main import main
 from bench.cli._options import from_option, json_option, print_board, results_option
 from bench.cli._plan import plan_options, shard_of, specs_of
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.cluster import Cluster
 
 
 @main.command()
@@ -22,6 +27,28 @@ from bench.cli._plan import plan_options, shard_of, specs_of
     "--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="number of cores",
     help="Runs at a time on the CPU, one thread each.",
 )  # fmt: skip
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Run in processes of this machine, or on a Ray cluster.",
+)
+@click.option(
+    "--address", metavar="HOST:PORT", help="Of the Ray cluster (default: $RAY_ADDRESS, or one on this machine)."
+)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Stop a run that takes longer.",
+)
+@click.option(
+    "--memory-limit",
+    type=click.FloatRange(0, min_open=True),
+    metavar="GB",
+    help="Stop a run that takes more memory.",
+)
 @click.option("--shard", metavar="I/N", help="Only every N-th run, from the I-th: one of N jobs that share the work.")
 @click.option("--tuned", is_flag=True, help="Use the settings that the latest `bench tune` found best.")
 @click.option("--retry", is_flag=True, help="Run again what has a record of a failure.")
@@ -31,6 +58,10 @@ from bench.cli._plan import plan_options, shard_of, specs_of
 def run(
     device: str,
     workers: int,
+    executor: str,
+    address: str | None,
+    time_limit: float | None,
+    memory_limit: float | None,
     shard: str | None,
     tuned: bool,
     retry: bool,
@@ -43,6 +74,8 @@ def run(
 
     A run whose record is stored already is not made again, so the same command continues after an interruption.
     """
+    if address is not None and executor != "ray":
+        raise BenchError("--address is that of a Ray cluster: give --executor ray too")
     part, specs = shard_of(shard), specs_of(**plan)
     costs: dict[str, dict[str, Any]] = {}
     if tuned:
@@ -55,11 +88,21 @@ def run(
     from bench.machine import device_of
     from bench.progress import progress
     from bench.store import Store
+    from bench.workers import Limits
 
-    store = Store(results)
-    with progress(len(specs)) as shown:
+    store, limits = Store(results), Limits(time_limit, memory_limit)
+    with cluster_of(executor, address) as cluster, progress(len(specs)) as shown:
         outcome = execute(
-            specs, store, shown, device=device_of(device), workers=workers, raw=folder, retry=retry, tuning=costs
+            specs,
+            store,
+            shown,
+            device=device_of(device),
+            workers=workers,
+            raw=folder,
+            retry=retry,
+            tuning=costs,
+            limits=limits,
+            cluster=cluster,
         )
     records = [r for s in specs if (r := store.get(s.to_dict(), s.key))]
     click.echo(", ".join(f"{n} {status}" for status, n in sorted(outcome.items())) or "no run in this shard", err=True)
@@ -68,6 +111,15 @@ def run(
     else:
         print_board(records)
     _fail_on(records)
+
+
+def cluster_of(executor: str, address: str | None) -> AbstractContextManager[Cluster | None]:
+    """The Ray cluster that runs are to be made on, if any; it is left with the context."""
+    if executor != "ray":
+        return nullcontext()
+    from bench.cluster import Cluster
+
+    return Cluster(address)
 
 
 def _fail_on(records: list[dict[str, Any]]) -> None:

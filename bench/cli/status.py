@@ -15,7 +15,7 @@ from bench.cli._main import main
 from bench.cli._options import json_option, results_option
 from bench.cli._plan import plan_options, specs_of
 
-STATES = ("done", "failed", "declined", "missing")
+STATES = ("done", "failed", "declined", "running", "missing")
 
 
 @main.command()
@@ -23,9 +23,9 @@ STATES = ("done", "failed", "declined", "missing")
 @results_option
 @json_option
 def status(results: Path, as_json: bool, **plan: Any) -> None:
-    """How many runs are done, failed, declined or missing: of all records, or of those `bench run` would make.
+    """How many runs are done, failed, declined, running or missing: of all records, or of those `bench run` would make.
 
-    With --suite, or -d and -m, the exit code is 1 if a run failed or is missing.
+    With --suite, or -d and -m, the exit code is 1 if a run failed or has no record yet.
     """
     from tabulate import tabulate
 
@@ -52,28 +52,33 @@ def status(results: Path, as_json: bool, **plan: Any) -> None:
                 click.echo(f"{run['run']}: {run['status']}: {run['reason']}")
     else:
         click.echo(f"no records in {results}")
-    if planned and any(run["state"] in ("failed", "missing") for run in runs):
+    if planned and any(run["state"] in ("failed", "running", "missing") for run in runs):
         sys.exit(1)
 
 
 def _runs(chosen: Sequence[tuple[dict[str, Any], dict[str, Any] | None]], names: Sequence[str]) -> list[dict[str, Any]]:
     from bench.spec import digest
 
+    keys = [digest(spec) for spec, _ in chosen]
     return [
         {
             "run": name,
-            "key": digest(spec),
+            "key": key,
             "dataset": spec["dataset"],
             "method": spec["method"],
-            "state": _state(record),
+            "state": _state(record, key),
             "status": record and record["status"],
             "reason": record and record["error"],
         }
-        for name, (spec, record) in zip(names, chosen, strict=True)
+        for name, key, (spec, record) in zip(names, keys, chosen, strict=True)
     ]
 
 
-def _state(record: dict[str, Any] | None) -> str:
-    if record is None:
-        return "missing"
-    return {"ok": "done", "declined": "declined"}.get(record["status"], "failed")
+def _state(record: dict[str, Any] | None, key: str) -> str:
+    from bench.running import is_running
+
+    if record is not None and record["status"] in ("ok", "declined"):
+        return "done" if record["status"] == "ok" else "declined"
+    if is_running(key):
+        return "running"
+    return "missing" if record is None else "failed"
