@@ -226,7 +226,7 @@ def test_a_killed_study_continues_to_the_same_trials(start: Start, bench: Bench,
 
     for wanted in (3, 17):
         process = start(*words, tmp_path / "killed")
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while reports() < wanted:
             assert time.monotonic() < end and process.poll() is None, process.communicate()
             time.sleep(0.005)
@@ -333,6 +333,9 @@ def test_tuned_runs_have_fresh_seeds_and_say_what_their_settings_cost(
         assert record["spec"]["config"]["shrinkage"] == found["best"]["settings"]["shrinkage"]
         assert record["cost"]["tuning_trials"] == 5 and record["cost"]["tuning_s"] == found["seconds"]
         assert record["status"] == "ok" and record["role"] == "final"
+    (run,) = json.loads(bench("status", *WORDS, "-m", "popularity", *words[-2:], "--tuned", "--json").stdout)
+    assert run["state"] == "done" and run["key"] == records[0]["key"]
+    bench("status", *WORDS, "-m", "popularity", *words[-2:], code=1)
     bench(*words)
     untuned = [r["cost"] for r in Store(tmp_path / "results").records() if r["key"] not in {r["key"] for r in records}]
     assert [(c["tuning_trials"], c["tuning_s"]) for c in untuned] == [(0, 0.0)]

@@ -18,6 +18,7 @@ results_option = click.option(
     "--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True,
     help="Folder of the records and the leaderboard.",
 )  # fmt: skip
+tuned_option = click.option("--tuned", is_flag=True, help="With the settings that the latest `bench tune` found best.")
 plugin_option = click.option(
     "--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), help="A method file outside the checkout."
 )

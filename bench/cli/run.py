@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli._main import main
-from bench.cli._options import from_option, json_option, print_board, results_option
+from bench.cli._options import from_option, json_option, print_board, results_option, tuned_option
 from bench.cli._plan import plan_options, shard_of, specs_of
 from bench.errors import BenchError
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     help="Stop a run that takes more memory.",
 )
 @click.option("--shard", metavar="I/N", help="Only every N-th run, from the I-th: one of N jobs that share the work.")
-@click.option("--tuned", is_flag=True, help="Use the settings that the latest `bench tune` found best.")
+@tuned_option
 @click.option("--retry", is_flag=True, help="Run again what has a record of a failure.")
 @from_option
 @results_option

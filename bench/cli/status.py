@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bench.cli._main import main
-from bench.cli._options import json_option, results_option
+from bench.cli._options import json_option, results_option, tuned_option
 from bench.cli._plan import plan_options, specs_of
 
 STATES = ("done", "failed", "declined", "running", "missing")
@@ -20,9 +20,10 @@ STATES = ("done", "failed", "declined", "running", "missing")
 
 @main.command()
 @plan_options
+@tuned_option
 @results_option
 @json_option
-def status(results: Path, as_json: bool, **plan: Any) -> None:
+def status(tuned: bool, results: Path, as_json: bool, **plan: Any) -> None:
     """How many runs are done, failed, declined, running or missing: of all records, or of those `bench run` would make.
 
     With --suite, or -d and -m, the exit code is 1 if a run failed or has no record yet.
@@ -34,7 +35,12 @@ def status(results: Path, as_json: bool, **plan: Any) -> None:
 
     store, planned = Store(results), any(plan.values())
     if planned:
-        chosen = [(s.to_dict(), store.get(s.to_dict(), s.key)) for s in specs_of(**plan)]
+        specs = specs_of(**plan)
+        if tuned:
+            from bench import tune
+
+            specs, _ = tune.tuned(results, specs)
+        chosen = [(s.to_dict(), store.get(s.to_dict(), s.key)) for s in specs]
     else:
         chosen = [(record["spec"], record) for record in store.records()]
     runs = _runs(chosen, run_names([spec for spec, _ in chosen]))
