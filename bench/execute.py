@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import registry
+from bench import parallel, registry
 from bench.data.prepare import load, prepare
 from bench.errors import BenchError
 from bench.leaderboard import run_names
@@ -63,16 +63,20 @@ def execute(
             progress.end(names[spec.key], f"already stored ({known['status']}){hint}")
         else:
             todo.append(spec)
+    todo = parallel.agreed(todo)
     if not todo:
         return outcome
     folders = prepare_all(todo, raw, progress)
-    workers = min(workers, len(todo)) if device.type == "cpu" else 1
+    workers = min(workers, len(todo)) if device.type == "cpu" and not parallel.several() else 1
     if workers > 1:
         finished = _in_workers(todo, folders, workers, progress, names)
     else:
         finished = _here(todo, folders, device, progress, names)
     with closing(finished):  # whatever stops us here must stop the workers too, or they would finish what is queued
         for spec, (record, predictions) in finished:
+            ended = parallel.several() and record["status"] in ("failed", "oom")  # perhaps on this process alone
+            if parallel.rank() > 0 and not ended:
+                continue
             if predictions:
                 _keep_predictions(store.root / "predictions" / f"{spec.key}.npz", predictions)
             record["cost"] |= (tuning or {}).get(spec.key, {})
@@ -81,6 +85,11 @@ def execute(
             ok = record["status"] == "ok"
             ending = f"ok, {record['cost']['fit_s']:.1f} s" if ok else f"{record['status']}: {record['error']}"
             progress.end(names[spec.key], ending)
+            if ended:
+                raise BenchError(
+                    f"{names[spec.key]}: {ending} (process {parallel.rank() + 1} of {parallel.size()}); all of them end "
+                    "here, and the same command continues with the next run"
+                )
     return outcome
 
 
