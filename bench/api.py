@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -278,7 +278,7 @@ class Method(nn.Module):
     trunk: ClassVar[str] = ""
     teacher: str = ""
     reference: ClassVar[bool] = False  # a yardstick, not a competitor
-    data_parallel: ClassVar[bool] = True  # several processes may share a batch; see ``total``
+    data_parallel: ClassVar[bool] = True  # several processes may share a batch; see ``whole``
     meta_share: float = (
         0.0  # of the training groups, the latest: kept from training, for what the method learns to learn
     )
@@ -376,24 +376,24 @@ def several() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def total(part: Tensor) -> Tensor:
+def whole(part: Tensor) -> Tensor:
     """The sum over all processes that share a batch; ``part`` itself where there is one.
 
     Build sums and counts over rows from this, and a loss is the whole batch's on every process. Its gradient is that of
     ``part`` times the number of processes: the mean over processes, which the engine takes, is the whole batch's.
     """
-    return _Total.apply(part) if several() else part  # type: ignore[no-any-return,no-untyped-call]
+    return cast(Tensor, _Whole.apply(part)) if several() else part  # type: ignore[no-untyped-call]
 
 
-class _Total(torch.autograd.Function):
+class _Whole(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, part: Tensor) -> Tensor:
-        whole = part.clone()
-        distributed.all_reduce(whole)
-        return whole
+        result = part.clone()
+        distributed.all_reduce(result)
+        return result
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient * distributed.get_world_size()
 
 
@@ -420,7 +420,7 @@ def task_loss(task: Task, output: Tensor, batch: Batch) -> Tensor:
         loss = (output - target).square()
     else:
         loss = F.cross_entropy(output, target.long(), reduction="none")
-    return total((loss * known).sum()) / total(known.sum()).clamp(min=1)
+    return whole((loss * known).sum()) / whole(known.sum()).clamp(min=1)
 
 
 def group_softmax_loss(score: Tensor, label: Tensor, group: Tensor, groups: int) -> Tensor:
@@ -435,4 +435,4 @@ def group_softmax_loss(score: Tensor, label: Tensor, group: Tensor, groups: int)
     against = torch.where(usable, total, torch.ones_like(total)).log() + top
     counted = positive & usable[index]
     loss = F.softplus(against[index] - score)
-    return total(torch.where(counted, loss, torch.zeros_like(loss)).sum()) / total(counted.sum()).clamp(min=1)
+    return whole(torch.where(counted, loss, torch.zeros_like(loss)).sum()) / whole(counted.sum()).clamp(min=1)

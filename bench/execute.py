@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from bench import parallel, registry
+from bench.api import several
 from bench.data.prepare import load, prepare
 from bench.errors import BenchError
 from bench.leaderboard import run_names
@@ -67,14 +68,14 @@ def execute(
     if not todo:
         return outcome
     folders = prepare_all(todo, raw, progress)
-    workers = min(workers, len(todo)) if device.type == "cpu" and not parallel.several() else 1
+    workers = min(workers, len(todo)) if device.type == "cpu" and not several() else 1
     if workers > 1:
         finished = _in_workers(todo, folders, workers, progress, names)
     else:
         finished = _here(todo, folders, device, progress, names)
     with closing(finished):  # whatever stops us here must stop the workers too, or they would finish what is queued
         for spec, (record, predictions) in finished:
-            ended = parallel.several() and record["status"] in ("failed", "oom")  # perhaps on this process alone
+            ended = several() and record["status"] in ("failed", "oom")  # perhaps on this process alone
             if parallel.rank() > 0 and not ended:
                 continue
             if predictions:
@@ -86,10 +87,8 @@ def execute(
             ending = f"ok, {record['cost']['fit_s']:.1f} s" if ok else f"{record['status']}: {record['error']}"
             progress.end(names[spec.key], ending)
             if ended:
-                raise BenchError(
-                    f"{names[spec.key]}: {ending} (process {parallel.rank() + 1} of {parallel.size()}); all of them end "
-                    "here, and the same command continues with the next run"
-                )
+                who = f"process {parallel.rank() + 1} of {parallel.size()}"
+                raise BenchError(f"{names[spec.key]}: {who} {ending}; all end, and the same command continues after it")
     return outcome
 
 

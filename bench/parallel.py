@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from bench.api import Balancer, Batch, Method, Task, several
 from bench.errors import BenchError
@@ -41,9 +41,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         place, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if place >= there:
-            raise BenchError(
-                f"process {place + 1} of this machine has no GPU: there are {there}; start as many at most"
-            )
+            raise BenchError(f"process {place + 1} of this machine has no GPU: it has {there}; start no more processes")
         device = torch.device("cuda", place)
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -67,16 +65,23 @@ def lost(error: Exception) -> bool:
 
 def check(method: Method) -> None:
     """Raises BenchError if several processes would train something else than one process does."""
+    if not several():
+        return
     first = method.balancer.rehearsal() if method.balancer is not None else None
-    for part in [*method.modules(), *(first.modules() if first is not None else ())] if several() else ():
-        if not getattr(part, "data_parallel", True) or getattr(part, "teacher", ""):
-            file = type(part).__module__.rpartition(".")[2].removeprefix("bench_plugin_")
-            kind = {Method: "method", Balancer: "balancer"}
-            name = next((f"{k} '{file}'" for cls, k in kind.items() if isinstance(part, cls)), type(part).__name__)
+    for part in [*method.modules(), *(first.modules() if first is not None else ())]:
+        taught = isinstance(part, Method) and part.teacher  # one process trains it while the others wait
+        if taught or not getattr(part, "data_parallel", True):
             raise BenchError(
-                f"{name} needs whole batches, which several processes do not have: run it without torchrun, or choose "
-                "another (docs/devices.md)"
+                f"{_named(part)} needs whole batches, which several processes do not have: run it without torchrun, or "
+                "choose another (docs/devices.md)"
             )
+
+
+def _named(part: nn.Module) -> str:
+    """As the user knows it."""
+    name = type(part).__module__.rpartition(".")[2].removeprefix("bench_plugin_")
+    kinds = {Method: "method", Balancer: "balancer"}
+    return next((f"{kind} '{name}'" for cls, kind in kinds.items() if isinstance(part, cls)), type(part).__name__)
 
 
 def agreed(value: T) -> T:
@@ -125,7 +130,7 @@ def average(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     flat = torch.cat([has, *((torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters)])
     distributed.all_reduce(flat)
     flat /= size()
-    pieces = flat[len(has) :].split([p.numel() for p in parameters])
+    pieces = torch.split(flat[len(has) :], [p.numel() for p in parameters])
     for p, reached, piece in zip(parameters, flat[: len(has)].tolist(), pieces, strict=True):
         p.grad = piece.view_as(p) if reached else None
 
@@ -145,7 +150,7 @@ def spread(parts: Sequence[Tensor], compute: Callable[[Tensor], Tensor], width: 
     if not several():
         return torch.cat([compute(part) for part in parts])
     result = torch.zeros(sum(map(len, parts)), width, device=device)
-    for i, (part, piece) in enumerate(zip(parts, result.split([*map(len, parts)]), strict=True)):
+    for i, (part, piece) in enumerate(zip(parts, torch.split(result, [*map(len, parts)]), strict=True)):
         if i % size() == rank():
             piece.copy_(compute(part))
     distributed.all_reduce(result)  # every row is zero on all processes but one

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import metrics, parallel
-from bench.api import Method, Task
+from bench.api import Method, Task, several
 from bench.augment import make as augmentation
 from bench.data.tensors import Split
 from bench.score import Scores, chance, score
@@ -97,7 +97,7 @@ def fit(
 
     def build() -> torch.optim.Optimizer:
         built = optimizer_for(method, lr, weight_decay, decay_embeddings)
-        if parallel.several():
+        if several():
             built.register_step_pre_hook(parallel.average)
         if grad_clip > 0:
             built.register_step_pre_hook(partial(_clip, [part.module for part in parts], grad_clip))
