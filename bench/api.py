@@ -278,7 +278,7 @@ class Method(nn.Module):
     trunk: ClassVar[str] = ""
     teacher: str = ""
     reference: ClassVar[bool] = False  # a yardstick, not a competitor
-    data_parallel: ClassVar[bool] = True  # several processes may share a batch; see ``whole``
+    data_parallel: ClassVar[bool] = True  # several processes may share a batch; see ``batch_mean``
     meta_share: float = (
         0.0  # of the training groups, the latest: kept from training, for what the method learns to learn
     )
@@ -376,13 +376,15 @@ def several() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def whole(part: Tensor) -> Tensor:
-    """The sum over all processes that share a batch; ``part`` itself where there is one.
+def batch_mean(total: Tensor, count: Tensor) -> Tensor:
+    """``total / count`` (0 if nothing counts), a sum over rows and their number, of the whole batch.
 
-    Build sums and counts over rows from this, and a loss is the whole batch's on every process. Its gradient is that of
-    ``part`` times the number of processes: the mean over processes, which the engine takes, is the whole batch's.
+    Where several processes share the batch, each gives what it has of both and all get the same. The gradient is that
+    of its own rows times the number of processes: the mean over processes, which the engine takes, is the batch's.
     """
-    return cast(Tensor, _Whole.apply(part)) if several() else part  # type: ignore[no-untyped-call]
+    if several():
+        total, count = cast(Tensor, _Whole.apply(torch.stack([total, count.to(total.dtype)])))  # type: ignore[no-untyped-call]
+    return total / count.clamp(min=1)
 
 
 class _Whole(torch.autograd.Function):
@@ -420,7 +422,7 @@ def task_loss(task: Task, output: Tensor, batch: Batch) -> Tensor:
         loss = (output - target).square()
     else:
         loss = F.cross_entropy(output, target.long(), reduction="none")
-    return whole((loss * known).sum()) / whole(known.sum()).clamp(min=1)
+    return batch_mean((loss * known).sum(), known.sum())
 
 
 def group_softmax_loss(score: Tensor, label: Tensor, group: Tensor, groups: int) -> Tensor:
@@ -435,4 +437,4 @@ def group_softmax_loss(score: Tensor, label: Tensor, group: Tensor, groups: int)
     against = torch.where(usable, total, torch.ones_like(total)).log() + top
     counted = positive & usable[index]
     loss = F.softplus(against[index] - score)
-    return whole(torch.where(counted, loss, torch.zeros_like(loss)).sum()) / whole(counted.sum()).clamp(min=1)
+    return batch_mean(torch.where(counted, loss, torch.zeros_like(loss)).sum(), counted.sum())
