@@ -18,19 +18,18 @@ import torch
 from conftest import SMALL, Bench
 
 from baselines.shared_bottom import SharedBottom
-from bench import check, config, parallel, registry
+from bench import check, parallel, registry
 from bench.api import Batch, Method
 from bench.data.prepare import Data
 from bench.errors import BenchError
 from bench.score import everything
 from bench.train import evaluate, fit
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 LIMIT = 300  # seconds; far from what it takes
 
 # Nothing random. With plain SGD rounding stays rounding: Adam would make a step of full size of it.
 SURE = {"id_dropout": 0.0}
-TEXT = {**SURE, "layers": 1, "texts": 0, "trunk.dropout": 0.0}
+TEXT = {**SURE, "layers": 1, "texts": 0, "lm_lr": 1.0, "trunk.dropout": 0.0}
 WEIGHTS = {"click": 2.0, "rec": 0.5}
 TRAINED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lora": ("sim-news", "lora", {**TEXT, "balancer": "static", "balancer.weights": WEIGHTS}),
@@ -43,7 +42,7 @@ TRAINED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "escm2": ("sim-shop", "escm2", {**SURE, "dropout": 0.0}),
     "single groups": ("sim-news", "mmoe", {**SURE, "dropout": 0.0}),  # one process has nothing of a batch
 }
-TOLERANCE = 2e-6  # of a weight; measured: see docs/devices.md
+TOLERANCE = 1e-6  # of a weight, and 2e-6 of its size; measured: see docs/devices.md
 
 REFUSED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "method 'distill'": ("sim-news", "distill", {}),
@@ -52,6 +51,12 @@ REFUSED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "balancer 'rlw'": ("sim-news", "frozen", {"balancer": "frozen_average", "balancer.of": "rlw"}),
     "BatchNorm": ("sim-news", "mmoe", {"norm": "batch"}),
 }
+
+
+def launched(*words: str) -> subprocess.CompletedProcess[str]:
+    """Two processes, by torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words]
+    return subprocess.run(command, cwd=registry.ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
 
 
 def built(dataset: str, name: str, given: dict[str, Any]) -> tuple[Data, Method]:
@@ -65,14 +70,13 @@ def trained(case: str) -> dict[str, Any]:
     data, method = built(dataset, name, given)
     method.optimizer = torch.optim.SGD
     train, batch_size = (data.train.cut(8)[0], 1) if case == "single groups" else (data.train, 150)
-    budget: dict[str, Any] = {"epochs": 2, "patience": 2, "batch_size": batch_size, "grad_clip": given.get("grad_clip", 0)}
-    start = {k: v.clone() for k, v in method.named_parameters()}
-    result = fit(method, train, data.valid, lr=0.05, weight_decay=0.0, seed=0, **budget)
-    weights = dict(method.state_dict())
+    method.on_start(train)  # as fit does, once more: output biases are set, not learned
+    start = {k: v.detach().clone() for k, v in method.named_parameters()}
+    learning: dict[str, Any] = {"lr": 0.2, "weight_decay": 0.0, "grad_clip": given.get("grad_clip", 0.0)}
+    result = fit(method, train, data.valid, **learning, batch_size=batch_size, epochs=2, patience=2, seed=0)
     return {
         "start": start,
         "weights": {k: v.detach() for k, v in method.named_parameters()},
-        "state": {k: v for k, v in weights.items() if isinstance(v, torch.Tensor)},
         "curve": result.curve,
         "predictions": evaluate(method, data.test),
     }
@@ -100,8 +104,7 @@ def shares() -> dict[str, list[int]]:
     """Rows with a label in this process's part of each batch, by task."""
     data = check.small("sim-news")
     parts = [
-        parallel.share(batch, data.schema.tasks)
-        for batch in data.train.batches(150, torch.Generator().manual_seed(0))
+        parallel.share(batch, data.schema.tasks) for batch in data.train.batches(150, torch.Generator().manual_seed(0))
     ]
     return {t.name: [int((~p.labels[t.name].isnan()).sum()) for p in parts] for t in data.schema.tasks}
 
@@ -126,8 +129,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, An
     """What the two processes found."""
     folder = tmp_path_factory.mktemp("both")
     check.tiny_language_model()
-    environment = {"cwd": registry.ROOT, "capture_output": True, "text": True, "timeout": LIMIT}
-    done = subprocess.run([*TORCHRUN, __file__, str(folder)], **environment)  # type: ignore[call-overload]
+    done = launched(__file__, str(folder))
     assert done.returncode == 0, done.stderr
     assert done.stdout == "heard\n"  # of the first; the other one is silent
     yield [torch.load(folder / f"{i}.pt", weights_only=False) for i in range(2)]
@@ -143,9 +145,10 @@ def test_training_is_that_of_one_process(both: list[dict[str, Any]], case: str) 
         assert torch.equal(value, second["weights"][name]), name
         assert torch.equal(first["start"][name], alone["start"][name]), name
     for name, value in alone["weights"].items():
-        torch.testing.assert_close(first["weights"][name], value, atol=TOLERANCE, rtol=0, msg=name)
-    moved = max((v - alone["start"][n]).abs().max().item() for n, v in alone["weights"].items())
-    assert moved > 1000 * TOLERANCE
+        torch.testing.assert_close(first["weights"][name], value, atol=TOLERANCE, rtol=2 * TOLERANCE)
+    moved = {n: (v - alone["start"][n]).abs().max().item() for n, v in alone["weights"].items()}
+    assert max(moved.values()) > 10_000 * TOLERANCE
+    assert max([v for n, v in moved.items() if ".tower.network." in n], default=1) > 200 * TOLERANCE
     for ours, theirs in zip(first["curve"], alone["curve"], strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5, abs=1e-6)
         assert ours["weights"] == pytest.approx(theirs["weights"], rel=1e-5)
@@ -216,9 +219,8 @@ def test_from_the_command_line(bench: Bench, tmp_path: Path) -> None:
     words = ["run", "-d", "sim-news", *SMALL, "--epochs", "2", "--device", "cpu", "-m", "lora"]
     words += [w for pair in given for w in ("-s", pair)]
     bench(*words, "--workers", 1, "--results", tmp_path / "alone")
-    command = [*TORCHRUN, "-m", "bench.cli", *words, "--plugin", str(plugin), "-m", "breaks"]
-    command += ["--results", str(tmp_path / "both")]
-    done = subprocess.run(command, cwd=registry.ROOT, capture_output=True, text=True, timeout=LIMIT)
+    more = ["--plugin", str(plugin), "-m", "breaks", "--results", str(tmp_path / "both")]
+    done = launched("-m", "bench.cli", *words, *more)
     assert done.returncode != 0 and done.stdout == ""
     said = [line for line in done.stderr.splitlines() if line.startswith(("[", "bench:"))]
     assert len([line for line in said if "sim-news lora seed 0: ok" in line]) == 1
