@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.esmm import Esmm, find_funnel, network
-from bench.api import Batch, Schema, Task
+from bench.api import Batch, Schema, Task, batch_mean
 from bench.nn import MakeInputs
 
 
@@ -92,4 +92,4 @@ class Escm2(Esmm):
             error = delta - self.imputed
             risk = self.imputed + weight * (error + error.square())
         known = ~click.isnan()
-        return (risk * known).sum() / known.sum().clamp(min=1)
+        return batch_mean((risk * known).sum(), known.sum())

@@ -77,6 +77,7 @@ class Esmm(Method):
     their usual loss.
     """
 
+    data_parallel = True
     space = {
         "width": IntDistribution(16, 128, step=16),
         "depth": IntDistribution(1, 3),

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
@@ -222,8 +222,13 @@ class Balancer(nn.Module):
     later: ClassVar[tuple[str, ...]] = ()  # as for a method
     looks_again: ClassVar[bool] = False  # wants each batch's losses once more after the update
     weighs: ClassVar[bool] = True
+    data_parallel: ClassVar[bool] = True  # as for a method; not where ``combine`` draws random numbers
     of: ClassVar[str] = ""
     weights: Tensor | None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _must_declare(cls, "backward")
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__()
@@ -273,12 +278,17 @@ class Method(nn.Module):
     trunk: ClassVar[str] = ""
     teacher: str = ""
     reference: ClassVar[bool] = False  # a yardstick, not a competitor
+    data_parallel: ClassVar[bool] = True  # several processes may share a batch; see ``batch_mean``
     meta_share: float = (
         0.0  # of the training groups, the latest: kept from training, for what the method learns to learn
     )
     meta: Any = None  # that split, set by the engine before ``on_start``
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW  # of parameter groups; may change each epoch
     balancer: Balancer | None  # set by the engine from the config; no class value here, it would hide the module
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _must_declare(cls, "losses", "backward", "step")
 
     def __init__(self, schema: Schema) -> None:
         super().__init__()
@@ -361,6 +371,40 @@ class Method(nn.Module):
         """After them, with these copies."""
 
 
+def several() -> bool:
+    """Whether several processes share this run."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def batch_mean(total: Tensor, count: Tensor) -> Tensor:
+    """``total / count`` (0 if nothing counts), a sum over rows and their number, of the whole batch.
+
+    Where several processes share the batch, each gives what it has of both and all get the same. The gradient is that
+    of its own rows times the number of processes: the mean over processes, which the engine takes, is the batch's.
+    """
+    if several():
+        total, count = cast(Tensor, _Whole.apply(torch.stack([total, count.to(total.dtype)])))  # type: ignore[no-untyped-call]
+    return total / count.clamp(min=1)
+
+
+class _Whole(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        result = part.clone()
+        distributed.all_reduce(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * distributed.get_world_size()
+
+
+def _must_declare(cls: type[Method] | type[Balancer], *verbs: str) -> None:
+    """With an objective or update of its own, a class is data parallel only if it says so."""
+    if "data_parallel" not in vars(cls) and not vars(cls).keys().isdisjoint(verbs):
+        cls.data_parallel = False
+
+
 def task_loss(task: Task, output: Tensor, batch: Batch) -> Tensor:
     """Mean loss of one task over the rows (or groups) where its label is defined; 0 with a gradient of 0 if none is.
 
@@ -378,7 +422,7 @@ def task_loss(task: Task, output: Tensor, batch: Batch) -> Tensor:
         loss = (output - target).square()
     else:
         loss = F.cross_entropy(output, target.long(), reduction="none")
-    return (loss * known).sum() / known.sum().clamp(min=1)
+    return batch_mean((loss * known).sum(), known.sum())
 
 
 def group_softmax_loss(score: Tensor, label: Tensor, group: Tensor, groups: int) -> Tensor:
@@ -393,4 +437,4 @@ def group_softmax_loss(score: Tensor, label: Tensor, group: Tensor, groups: int)
     against = torch.where(usable, total, torch.ones_like(total)).log() + top
     counted = positive & usable[index]
     loss = F.softplus(against[index] - score)
-    return torch.where(counted, loss, torch.zeros_like(loss)).sum() / counted.sum().clamp(min=1)
+    return batch_mean(torch.where(counted, loss, torch.zeros_like(loss)).sum(), counted.sum())

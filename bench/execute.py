@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from bench import parallel
+from bench.api import several
 from bench.data.prepare import load, prepare
+from bench.errors import BenchError
 from bench.leaderboard import run_names
 from bench.progress import Progress
 from bench.run import method_digest, run
@@ -48,6 +51,8 @@ def execute(
     instead of here; ``workers`` then does not count. An interruption loses only the runs at hand: the same call
     continues.
     """
+    if several() and (limits != NONE or cluster is not None):
+        raise BenchError("processes that share a run (torchrun) take no --time-limit, --memory-limit or --executor")
     store.check_writable()
     outcome: Counter[str] = Counter()
     names = dict(zip([s.key for s in specs], run_names([s.to_dict() for s in specs]), strict=True))
@@ -61,6 +66,7 @@ def execute(
             progress.end(names[spec.key], f"already stored ({known['status']}){hint}")
         else:
             todo.append(spec)
+    todo = parallel.agreed(todo)
     if not todo:
         return outcome
 
@@ -70,7 +76,7 @@ def execute(
     with ExitStack() as stack:  # whatever stops us here must stop the workers too, or they would finish what is queued
         if cluster is not None:
             finished = cluster.outcomes([Job(spec) for spec in todo], begin, device, raw, limits)
-        elif limits != NONE or (device.type == "cpu" and workers > 1 and (len(todo) > 1 or retry)):
+        elif not several() and (limits != NONE or (device.type == "cpu" and workers > 1 and (len(todo) > 1 or retry))):
             size = min(workers, len(todo)) if device.type == "cpu" else 1
             pool = stack.enter_context(Pool(size, device, limits))  # they start while the data are prepared
             jobs = [Job(*each) for each in zip(todo, prepare_all(todo, raw, progress), strict=True)]
@@ -79,6 +85,9 @@ def execute(
             finished = _here(todo, prepare_all(todo, raw, progress), device, progress, names)
         stack.enter_context(closing(finished))
         for spec, (record, predictions) in finished:
+            ended = several() and record["status"] in ("failed", "oom")  # perhaps on this process alone
+            if parallel.rank() > 0 and not ended:
+                continue
             if predictions:
                 _keep_predictions(store.root / "predictions" / f"{spec.key}.npz", predictions)
             record["cost"] |= (tuning or {}).get(spec.key, {})
@@ -87,6 +96,9 @@ def execute(
             ok = record["status"] == "ok"
             ending = f"ok, {record['cost']['fit_s']:.1f} s" if ok else f"{record['status']}: {record['error']}"
             progress.end(names[spec.key], ending)
+            if ended:
+                who = f"process {parallel.rank() + 1} of {parallel.size()}"
+                raise BenchError(f"{names[spec.key]}: {who} {ending}; all end, and the same command continues after it")
     return outcome
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from bench import parallel
+from bench.api import several
 from bench.errors import BenchError
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -28,6 +30,7 @@ def device_of(name: str) -> torch.device:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, device and threads; nothing that names the machine or its owner."""
+    processes = {"processes": parallel.size()} if several() else {}
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "python": platform.python_version(),
@@ -37,6 +40,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "hardware": hardware,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
+        **processes,
     }
 
 

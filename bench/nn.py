@@ -46,6 +46,7 @@ class BatchNorm(nn.Module):
     is exact over the first ten batches and exponential after them; a batch of one row is treated as at evaluation.
     """
 
+    data_parallel = False  # moments are of whole batches
     scope: Literal["pair", "user"] = "pair"
 
     def __init__(self, width: int) -> None:
@@ -386,6 +387,8 @@ class Architecture(Method):
 class OnTrunk(Method):
     """A method that gives an architecture other inputs. Whatever it does not override is the architecture's doing."""
 
+    data_parallel = True  # if the architecture is
+
     def __init__(self, schema: Schema, inputs: MakeInputs, trunk: MakeTrunk) -> None:
         super().__init__(schema)
         self.model = trunk(schema, inputs)
@@ -441,4 +444,5 @@ def autocast(cls: type[Method], dtype: torch.dtype) -> type[Method]:
             return cls.losses(self, outputs, batch)
 
     members = {"forward": forward, "losses": losses, "__module__": cls.__module__, "__doc__": cls.__doc__}
+    members["data_parallel"] = cls.data_parallel
     return type(cls.__name__, (cls,), members)

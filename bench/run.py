@@ -18,7 +18,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from bench import config, machine, registry, train
+from bench import config, machine, parallel, registry, train
 from bench.api import Method, Schema
 from bench.data import cache
 from bench.data.prepare import Data, load, make, prepare
@@ -104,6 +104,8 @@ def run(
     except BenchError:  # a configuration that cannot be: the user's to mend, no result of the method
         raise
     except Exception as error:
+        if parallel.lost(error):
+            raise
         # Whatever a method does wrong must neither stop the suite nor go missing: it becomes the record's reason.
         record["status"], record["error"] = fault(error)
     return record | _time(start), predictions
@@ -183,6 +185,7 @@ def trained(
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(derive_seed("weights", spec.seed))
     method = config.build(spec.method, spec.config, data.schema).to(device)
+    parallel.check(method)
     taught = _teach(method, spec, data, device, report)
     result = _learn(method, spec, data, device, report, watch, each_epoch)
     result.seconds += taught.seconds

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench import metrics
-from bench.api import Method, Task
+from bench import metrics, parallel
+from bench.api import Method, Task, several
 from bench.augment import make as augmentation
 from bench.data.tensors import Split
 from bench.score import Scores, chance, score
@@ -97,6 +97,8 @@ def fit(
 
     def build() -> torch.optim.Optimizer:
         built = optimizer_for(method, lr, weight_decay, decay_embeddings)
+        if several():
+            built.register_step_pre_hook(parallel.average)
         if grad_clip > 0:
             built.register_step_pre_hook(partial(_clip, [part.module for part in parts], grad_clip))
         return built
@@ -108,6 +110,7 @@ def fit(
     constant_there = constants(train, method.meta) if method.meta is not None else {}
     on_device = train.to(device)
     altered = augmentation(augment, augment_rate, on_device)
+    parallel.draw_apart(seed)
     for epoch in range(1, epochs + 1):
         method.train()
         total = torch.zeros(len(method.tasks), device=device)
@@ -116,7 +119,7 @@ def fit(
         for batch in on_device.batches(batch_size, generator):
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * rate(schedule, warmup, every, step)
-            total += method.step(altered(batch), optimizer)
+            total += method.step(altered(parallel.share(batch, method.tasks)), optimizer)
             step += 1
             if method.balancer is not None and method.balancer.weights is not None:
                 weights += method.balancer.weights

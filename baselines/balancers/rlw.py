@@ -11,6 +11,8 @@ from bench.api import Balancer
 class Rlw(Balancer):
     """L = T sum_t w_t L_t, w = softmax(z), z ~ N(0, I) drawn anew in every step."""
 
+    data_parallel = False  # processes would draw apart
+
     def combine(self, losses: Tensor) -> Tensor:
         """See the class."""
         return len(losses) * Random()(losses)

@@ -84,6 +84,7 @@ def run(
         specs, costs = tune.tuned(results, specs)
     specs = specs[part]
 
+    from bench import parallel
     from bench.execute import execute
     from bench.machine import device_of
     from bench.progress import progress
@@ -91,25 +92,27 @@ def run(
     from bench.workers import Limits
 
     store, limits = Store(results), Limits(time_limit, memory_limit)
-    with cluster_of(executor, address) as cluster, progress(len(specs)) as shown:
-        outcome = execute(
-            specs,
-            store,
-            shown,
-            device=device_of(device),
-            workers=workers,
-            raw=folder,
-            retry=retry,
-            tuning=costs,
-            limits=limits,
-            cluster=cluster,
-        )
-    records = [r for s in specs if (r := store.get(s.to_dict(), s.key))]
-    click.echo(", ".join(f"{n} {status}" for status, n in sorted(outcome.items())) or "no run in this shard", err=True)
-    if as_json:
-        click.echo(json.dumps(records, indent=1))
-    else:
-        print_board(records)
+    with parallel.joined(device_of(device)) as own:
+        with cluster_of(executor, address) as cluster, progress(len(specs)) as shown:
+            outcome = execute(
+                specs,
+                store,
+                shown,
+                device=own,
+                workers=workers,
+                raw=folder,
+                retry=retry,
+                tuning=costs,
+                limits=limits,
+                cluster=cluster,
+            )
+        records = [r for s in specs if (r := store.get(s.to_dict(), s.key))]
+        counted = ", ".join(f"{n} {status}" for status, n in sorted(outcome.items()))
+        click.echo(counted or "no run in this shard", err=True)
+        if as_json:
+            click.echo(json.dumps(records, indent=1))
+        else:
+            print_board(records)
     _fail_on(records)
 
 

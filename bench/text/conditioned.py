@@ -48,9 +48,9 @@ class TaskTower(Tower):
         store, fresh = super().kept()
         return store[self.task], fresh[self.task]
 
-    def encode(self, texts: Tensor) -> Tensor:
+    def encode(self, texts: Tensor, *, together: bool = False) -> Tensor:
         """See ``Tower.encode``: through the network as it is for the task."""
         for module in self.network.modules():
             if isinstance(module, PerTask):
                 module.task = self.task
-        return super().encode(texts)
+        return super().encode(texts, together=together)

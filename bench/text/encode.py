@@ -184,12 +184,15 @@ class UpTo(nn.Module):
 
 
 def _saved(path: Path, rows: int, pieces: Iterator[tuple[Any, np.ndarray]]) -> None:
-    """Writes [rows, width] float32 once all pieces are there."""
-    result = np.zeros((rows, 0), dtype=np.float32)
-    for places, values in pieces:
-        if not result.size:
-            result = np.zeros((rows, values.shape[1]), dtype=np.float32)
-        result[places] = values
-    buffer = io.BytesIO()
-    np.save(buffer, result)
-    write_atomically(path, buffer.getbuffer())
+    """Writes [rows, width] float32 once all pieces are there; one process makes them, the others wait for it."""
+    with cache.only_one(path.stem):
+        if path.exists():  # by a process that was faster
+            return
+        result = np.zeros((rows, 0), dtype=np.float32)
+        for places, values in pieces:
+            if not result.size:
+                result = np.zeros((rows, values.shape[1]), dtype=np.float32)
+            result[places] = values
+        buffer = io.BytesIO()
+        np.save(buffer, result)
+        write_atomically(path, buffer.getbuffer())

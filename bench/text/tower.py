@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from bench import parallel
 from bench.augment import swap, token_dropout
 from bench.nn import HistoryAttention
 from bench.text.encode import BATCH, depth_of, network, pool, run, states, vectors
@@ -104,10 +106,10 @@ class Tower(nn.Module):
         distinct = torch.unique(text)
         distinct = distinct[distinct < len(self.unique)]
         if not (self.training and any(p.requires_grad for p in self.parameters())):
-            stale = distinct[~fresh[distinct]]
+            stale = parallel.union(distinct[~fresh[distinct]], len(fresh))
             if len(stale):
                 with torch.no_grad():
-                    store[stale] = self.encode(stale)
+                    store[stale] = self.encode(stale, together=True)
                 fresh[stale] = True
             return store[text]
         self.get_buffer("fresh").zero_()  # an update of the weights follows
@@ -126,17 +128,24 @@ class Tower(nn.Module):
         """The texts' vectors [texts + 1, width], and which of them are those of the present weights [texts + 1]."""
         return self.get_buffer("store"), self.get_buffer("fresh")
 
-    def encode(self, texts: Tensor) -> Tensor:
-        """Passes different texts [n] through the model, those of like length together -> [n, width]."""
-        self.texts_encoded += len(texts)
+    def encode(self, texts: Tensor, *, together: bool = False) -> Tensor:
+        """Passes different texts [n] through the model, those of like length together -> [n, width].
+
+        together: all processes ask for the same texts, and share the work.
+        """
         if self.training and self.swapped:
             other = torch.rand(len(texts), device=texts.device) < self.swapped
             texts = texts + other * len(self.unique)
         order = torch.argsort(self.tokens.lengths[texts.cpu()], stable=True)
-        parts = [self._pooled(part, texts.device) for part in torch.split(texts.cpu()[order], BATCH)]
-        return torch.cat(parts)[torch.argsort(order).to(texts.device)]
+        parts, pooled = torch.split(texts.cpu()[order], BATCH), partial(self._pooled, device=texts.device)
+        if together:
+            encoded = parallel.spread(parts, pooled, self.width, texts.device)
+        else:
+            encoded = torch.cat([pooled(part) for part in parts])
+        return encoded[torch.argsort(order).to(texts.device)]
 
     def _pooled(self, texts: Tensor, device: torch.device) -> Tensor:
+        self.texts_encoded += len(texts)
         places, present = self.tokens.places(texts)
         mask = present.to(device)
         if self.training and self.hidden:
