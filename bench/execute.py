@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from bench import registry
+from bench.checkpoint import catch_sigterm, discard
 from bench.data.prepare import load, prepare
-from bench.errors import BenchError
+from bench.errors import BenchError, Terminated
 from bench.leaderboard import run_names
 from bench.progress import Progress
 from bench.run import method_digest, run
@@ -42,13 +43,14 @@ def execute(
     raw: Path | None = None,
     retry: bool = False,
     tuning: Mapping[str, Mapping[str, Any]] | None = None,
+    checkpoint: float = 0.0,
 ) -> Counter[str]:
     """Runs every spec that has no record yet and stores its record at once; returns how many ended in which status.
 
     Each run computes with one thread, so that its numbers do not depend on how many run beside it; ``workers`` run at
     a time. raw: a folder with the raw files. retry: run again what has a record of a status other than ok.
-    tuning: what it cost to find a spec's configuration, by key. An interruption loses only the runs at hand: the same
-    call continues.
+    tuning: what it cost to find a spec's configuration, by key. checkpoint: minutes between two of a run's, 0 for none.
+    An interruption loses of the runs at hand what came after their last checkpoint, or all: the same call continues.
     """
     store.check_writable()
     outcome: Counter[str] = Counter()
@@ -68,15 +70,16 @@ def execute(
     folders = prepare_all(todo, raw, progress)
     workers = min(workers, len(todo)) if device.type == "cpu" else 1
     if workers > 1:
-        finished = _in_workers(todo, folders, workers, progress, names)
+        finished = _in_workers(todo, folders, workers, progress, names, checkpoint)
     else:
-        finished = _here(todo, folders, device, progress, names)
+        finished = _here(todo, folders, device, progress, names, checkpoint)
     with closing(finished):  # whatever stops us here must stop the workers too, or they would finish what is queued
         for spec, (record, predictions) in finished:
             if predictions:
                 _keep_predictions(store.root / "predictions" / f"{spec.key}.npz", predictions)
             record["cost"] |= (tuning or {}).get(spec.key, {})
             store.put(record)
+            discard(spec.key)
             outcome[record["status"]] += 1
             ok = record["status"] == "ok"
             ending = f"ok, {record['cost']['fit_s']:.1f} s" if ok else f"{record['status']}: {record['error']}"
@@ -109,16 +112,26 @@ def _encoding(progress: Progress, title: str, done: int, total: int) -> None:
 
 
 def _here(
-    specs: Sequence[Spec], folders: Sequence[Path], device: torch.device, progress: Progress, names: Mapping[str, str]
+    specs: Sequence[Spec],
+    folders: Sequence[Path],
+    device: torch.device,
+    progress: Progress,
+    names: Mapping[str, str],
+    checkpoint: float,
 ) -> Generator[tuple[Spec, Outcome]]:
     torch.set_num_threads(1)
     for spec, folder in zip(specs, folders, strict=True):
         progress.begin(names[spec.key])
-        yield spec, run(spec, device=device, folder=folder, report=progress.note)
+        yield spec, run(spec, device=device, folder=folder, report=progress.note, checkpoint=checkpoint)
 
 
 def _in_workers(
-    specs: Sequence[Spec], folders: Sequence[Path], workers: int, progress: Progress, names: Mapping[str, str]
+    specs: Sequence[Spec],
+    folders: Sequence[Path],
+    workers: int,
+    progress: Progress,
+    names: Mapping[str, str],
+    checkpoint: float,
 ) -> Generator[tuple[Spec, Outcome]]:
     """A free worker takes the next spec. Raises BenchError if a worker dies."""
     context = multiprocessing.get_context("spawn")
@@ -127,7 +140,7 @@ def _in_workers(
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the workers, which start here
         try:
             futures: dict[Future[Outcome], Spec] = {
-                pool.submit(_work, spec, folder): spec for spec, folder in zip(specs, folders, strict=True)
+                pool.submit(_work, spec, folder, checkpoint): spec for spec, folder in zip(specs, folders, strict=True)
             }
         finally:
             signal.signal(signal.SIGINT, handler)
@@ -146,13 +159,14 @@ def _in_workers(
         ) from error
     finally:
         for child in multiprocessing.active_children():
-            child.terminate()
+            child.terminate()  # one that trains keeps a checkpoint first
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin_worker(plugins: Sequence[Path]) -> None:
     """A worker leaves Ctrl-C to its parent, and dies with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # again, for systems where it is not inherited
+    catch_sigterm()
     torch.set_num_threads(1)
     for plugin in plugins:
         registry.add_plugin(plugin)
@@ -166,8 +180,11 @@ def _die_with(parent: multiprocessing.process.BaseProcess) -> None:
     os._exit(1)
 
 
-def _work(spec: Spec, folder: Path) -> Outcome:
-    return run(spec, device=torch.device("cpu"), folder=folder)
+def _work(spec: Spec, folder: Path, checkpoint: float) -> Outcome:
+    try:
+        return run(spec, device=torch.device("cpu"), folder=folder, checkpoint=checkpoint)
+    except Terminated:
+        os._exit(Terminated.status)  # the pool would hand it to the parent, and go on with the next run
 
 
 def _keep_predictions(path: Path, predictions: dict[str, np.ndarray]) -> None:

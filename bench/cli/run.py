@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from bench.cli._plan import plan_options, shard_of, specs_of
 @click.option("--shard", metavar="I/N", help="Only every N-th run, from the I-th: one of N jobs that share the work.")
 @click.option("--tuned", is_flag=True, help="Use the settings that the latest `bench tune` found best.")
 @click.option("--retry", is_flag=True, help="Run again what has a record of a failure.")
+@click.option(
+    "--checkpoint", metavar="MINUTES", type=click.FloatRange(0), default=10.0, show_default=True,
+    help="How often a long run is kept, to go on from there after an interruption; 0 for never.",
+)  # fmt: skip
 @from_option
 @results_option
 @json_option
@@ -34,6 +39,7 @@ def run(
     shard: str | None,
     tuned: bool,
     retry: bool,
+    checkpoint: float,
     folder: Path | None,
     results: Path,
     as_json: bool,
@@ -51,16 +57,22 @@ def run(
         specs, costs = tune.tuned(results, specs)
     specs = specs[part]
 
+    from bench.checkpoint import catch_sigterm
     from bench.execute import execute
     from bench.machine import device_of
     from bench.progress import progress
     from bench.store import Store
 
     store = Store(results)
-    with progress(len(specs)) as shown:
-        outcome = execute(
-            specs, store, shown, device=device_of(device), workers=workers, raw=folder, retry=retry, tuning=costs
-        )
+    former = catch_sigterm()
+    try:
+        with progress(len(specs)) as shown:
+            outcome = execute(
+                specs, store, shown, device=device_of(device), workers=workers, raw=folder, retry=retry, tuning=costs,
+                checkpoint=checkpoint,
+            )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGTERM, former)
     records = [r for s in specs if (r := store.get(s.to_dict(), s.key))]
     click.echo(", ".join(f"{n} {status}" for status, n in sorted(outcome.items())) or "no run in this shard", err=True)
     if as_json:
