@@ -91,15 +91,13 @@ def assert_resumes(make: Callable[[], Method], data: Any, **given: Any) -> None:
     np.testing.assert_equal(evaluate(method, data.valid), evaluate(whole, data.valid))
 
 
+OWN_STATE = ("lora", "unfreeze", "controller", "auto_lambda")
+
+
 def _methods() -> Iterator[Any]:
-    """All of them; of those that train a language model, `make test` has the ones with state of their own."""
+    """All of them; of those that train a language model, only a few outside `make slow`."""
     for name in sorted(registry.methods()):
-        alike = issubclass(registry.load_method(name), Tuned) and name not in (
-            "lora",
-            "unfreeze",
-            "controller",
-            "auto_lambda",
-        )
+        alike = issubclass(registry.load_method(name), Tuned) and name not in OWN_STATE
         yield pytest.param(name, marks=[pytest.mark.slow] if alike else [])
 
 
@@ -126,11 +124,10 @@ def test_augmented_batches(augment: str) -> None:
 def test_killed_between_training_and_evaluation() -> None:
     """What is kept at the end of a training is all of it."""
     data = check.small("sim-news")
-    whole, again = (check.make("single_task", data.schema) for _ in range(2))
+    whole = check.make("single_task", data.schema)
     wanted = learn(whole, data)
-    keeper = Killed(batches(data) * EPOCHS + 1)
     with pytest.raises(Cut):
-        learn(again, data, keeper)
+        learn(check.make("single_task", data.schema), data, Killed(batches(data) * EPOCHS + 1))
     steps: list[int] = []
     fresh = check.make("single_task", data.schema)
     fresh.step = lambda *given: steps.append(1)  # type: ignore[assignment, func-returns-value, return-value]
@@ -269,7 +266,6 @@ def step(self, batch, optimizer):
     time.sleep(0.02)
     return super().step(batch, optimizer)
 """
-ALL = 3 * 12  # batches
 
 
 @pytest.fixture
@@ -339,7 +335,7 @@ def test_sigterm(
     assert len(kept()) + len(list((tmp_path / "results").glob("runs/*/*/*.json"))) == workers and kept()
     first = slow()
     assert first < total
-    bench(*words(tmp_path, "results", *more))
+    bench(*words(tmp_path, "results", "--seeds", workers, "--workers", 1))
     assert first + slow() == total
     assert records(tmp_path / "results") == records(tmp_path / "whole")
     assert not kept()
