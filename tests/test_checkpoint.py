@@ -91,7 +91,7 @@ def assert_resumes(make: Callable[[], Method], data: Any, **given: Any) -> None:
     np.testing.assert_equal(evaluate(method, data.valid), evaluate(whole, data.valid))
 
 
-OWN_STATE = ("lora", "unfreeze", "controller", "auto_lambda")
+OWN_STATE = ("unfreeze", "controller", "auto_lambda")
 
 
 def _methods() -> Iterator[Any]:
