@@ -352,6 +352,11 @@ class Method(nn.Module):
         """After each epoch, before ``on_epoch``, where there is a ``meta``: every task's primary metric on it, and its
         skill, (value - chance) / (perfect - chance)."""
 
+    def on_resume(self) -> None:
+        """After a killed run's state has been loaded: parameters, buffers, and what all modules have as attributes of
+        plain data, tensors, ``torch.Generator`` and optimisers. A class with other state makes it anew here from that;
+        without this hook a change of such state means that the run has no checkpoints."""
+
     def rates(self, lr: float) -> list[tuple[nn.Module, float]]:
         """Modules whose parameters have another learning rate than ``lr``; of several rates the last counts.
 

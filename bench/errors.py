@@ -10,6 +10,15 @@ class BenchError(Exception):
     """Bad input. The message names the file, column or value, and what to do next."""
 
 
+class Terminated(SystemExit):
+    """SIGTERM has come, and what could be kept has been: the process ends with code 143."""
+
+    status = 143  # as of a process that the signal ends: 128 + 15
+
+    def __init__(self) -> None:
+        super().__init__(self.status)
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:
     """An error for a name that is not there; it suggests the nearest one that is."""
     names = sorted(known)

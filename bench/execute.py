@@ -16,6 +16,7 @@ import torch
 
 from bench import parallel
 from bench.api import several
+from bench.checkpoint import discard
 from bench.data.prepare import load, prepare
 from bench.errors import BenchError
 from bench.leaderboard import run_names
@@ -42,14 +43,16 @@ def execute(
     tuning: Mapping[str, Mapping[str, Any]] | None = None,
     limits: Limits = NONE,
     cluster: Cluster | None = None,
+    checkpoint: float = 0.0,
 ) -> Counter[str]:
     """Runs every spec that has no record yet and stores its record at once; returns how many ended in which status.
 
     Each run computes with one thread, so that its numbers do not depend on how many run beside it; ``workers`` run at
     a time. raw: a folder with the raw files. retry: run again what has a record of a status other than ok.
     tuning: what it cost to find a spec's configuration, by key. limits: what one run may take. cluster: where to run
-    instead of here; ``workers`` then does not count. An interruption loses only the runs at hand: the same call
-    continues.
+    instead of here; ``workers`` then does not count. checkpoint: minutes between two of a run's, 0 for none; where
+    several processes share a run there are none. An interruption loses of the runs at hand what came after their last
+    checkpoint, or all: the same call continues.
     """
     if several() and (limits != NONE or cluster is not None):
         raise BenchError("processes that share a run (torchrun) take no --time-limit, --memory-limit or --executor")
@@ -75,14 +78,17 @@ def execute(
 
     with ExitStack() as stack:  # whatever stops us here must stop the workers too, or they would finish what is queued
         if cluster is not None:
-            finished = cluster.outcomes([Job(spec) for spec in todo], begin, device, raw, limits)
+            finished = cluster.outcomes([Job(spec, checkpoint=checkpoint) for spec in todo], begin, device, raw, limits)
         elif not several() and (limits != NONE or (device.type == "cpu" and workers > 1 and (len(todo) > 1 or retry))):
             size = min(workers, len(todo)) if device.type == "cpu" else 1
             pool = stack.enter_context(Pool(size, device, limits))  # they start while the data are prepared
-            jobs = [Job(*each) for each in zip(todo, prepare_all(todo, raw, progress), strict=True)]
+            folders = prepare_all(todo, raw, progress)
+            jobs = [Job(spec, at, checkpoint) for spec, at in zip(todo, folders, strict=True)]
             finished = pool.outcomes(jobs, begin)
         else:
-            finished = _here(todo, prepare_all(todo, raw, progress), device, progress, names)
+            finished = _here(
+                todo, prepare_all(todo, raw, progress), device, progress, names, 0 if several() else checkpoint
+            )
         stack.enter_context(closing(finished))
         for spec, (record, predictions) in finished:
             ended = several() and record["status"] in ("failed", "oom")  # perhaps on this process alone
@@ -92,6 +98,7 @@ def execute(
                 _keep_predictions(store.root / "predictions" / f"{spec.key}.npz", predictions)
             record["cost"] |= (tuning or {}).get(spec.key, {})
             store.put(record)
+            discard(spec.key)
             outcome[record["status"]] += 1
             ok = record["status"] == "ok"
             ending = f"ok, {record['cost']['fit_s']:.1f} s" if ok else f"{record['status']}: {record['error']}"
@@ -128,13 +135,18 @@ def _encoding(progress: Progress, title: str, done: int, total: int) -> None:
 
 
 def _here(
-    specs: Sequence[Spec], folders: Sequence[Path], device: torch.device, progress: Progress, names: Mapping[str, str]
+    specs: Sequence[Spec],
+    folders: Sequence[Path],
+    device: torch.device,
+    progress: Progress,
+    names: Mapping[str, str],
+    checkpoint: float,
 ) -> Generator[tuple[Spec, Outcome]]:
     torch.set_num_threads(1)
     for spec, folder in zip(specs, folders, strict=True):
         progress.begin(names[spec.key])
         with mark(spec.key):
-            outcome = run(spec, device=device, folder=folder, report=progress.note)
+            outcome = run(spec, device=device, folder=folder, report=progress.note, checkpoint=checkpoint)
         yield spec, outcome
 
 

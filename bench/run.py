@@ -20,6 +20,7 @@ import torch
 
 from bench import config, machine, parallel, registry, train
 from bench.api import Method, Schema
+from bench.checkpoint import Keeper
 from bench.data import cache
 from bench.data.prepare import Data, load, make, prepare
 from bench.data.tensors import Split
@@ -82,11 +83,17 @@ def specify(
 
 
 def run(
-    spec: Spec, *, device: torch.device, folder: Path | None = None, report: Report = lambda line: None
+    spec: Spec,
+    *,
+    device: torch.device,
+    folder: Path | None = None,
+    report: Report = lambda line: None,
+    checkpoint: float = 0.0,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Trains and evaluates. Returns the record, and the test predictions (empty unless the status is ok).
 
-    folder: the prepared data set; by default it is prepared. Raises BenchError for what the user must mend (data that
+    folder: the prepared data set; by default it is prepared. checkpoint: minutes between two, 0 for none; to be removed
+    by ``bench.checkpoint.discard`` when the record is stored. Raises BenchError for what the user must mend (data that
     cannot be had); anything the method does wrong becomes the record's status.
     """
     data = load(folder or prepare(spec.dataset, spec.dataset_config))
@@ -94,12 +101,14 @@ def run(
     machine.reset_peak(device)
     record = _without_result(spec, data, device)
     predictions: dict[str, np.ndarray] = {}
+    belongs = {"data": data.meta["sha256"], "code": record["code"]["method_digest"], "device": device.type}
+    keeper = Keeper(spec.key, checkpoint, belongs) if checkpoint else None
     try:
         reason = config.declines(spec.method, spec.config, data.schema)
         if reason:
             record |= {"status": "declined", "error": reason}
         else:
-            done, predictions = _train(spec, data, device, report)
+            done, predictions = _train(spec, data, device, report, keeper)
             record |= {"status": "ok", **done}
     except BenchError:  # a configuration that cannot be: the user's to mend, no result of the method
         raise
@@ -179,6 +188,7 @@ def trained(
     report: Report = lambda line: None,
     watch: Callable[[Method], AbstractContextManager[Any]] = nullcontext,
     each_epoch: EachEpoch = lambda entry, skill: None,
+    keeper: Keeper | None = None,
 ) -> tuple[Method, Fit]:
     """A run's trained method and what its training left behind. ``watch``: a context on the method, around training.
     ``each_epoch``: see ``fit``; it hears of the method alone, not of teachers and rehearsals."""
@@ -186,8 +196,8 @@ def trained(
     torch.manual_seed(derive_seed("weights", spec.seed))
     method = config.build(spec.method, spec.config, data.schema).to(device)
     parallel.check(method)
-    taught = _teach(method, spec, data, device, report)
-    result = _learn(method, spec, data, device, report, watch, each_epoch)
+    taught = _teach(method, spec, data, device, report, keeper)
+    result = _learn(method, spec, data, device, report, watch, each_epoch, keeper)
     result.seconds += taught.seconds
     result.rows += taught.rows
     return method, result
@@ -201,12 +211,15 @@ def _learn(
     report: Report,
     watch: Callable[[Method], AbstractContextManager[Any]] = nullcontext,
     each_epoch: EachEpoch = lambda entry, skill: None,
+    keeper: Keeper | None = None,
+    stage: str = "",
 ) -> Fit:
     keys = ("lr", "weight_decay", "batch_size", "schedule", "warmup", "grad_clip", "decay_embeddings", *config.LATER)
     settings: dict[str, Any] = {**{k: spec.config[k] for k in keys if k in spec.config}, **spec.budget}
 
-    def learn(model: Method, seed: int = spec.seed, **more: Any) -> Fit:
-        return fit(model, data.train, data.valid, **settings, seed=seed, report=report, **more)
+    def learn(model: Method, seed: int = spec.seed, rehearsal: str = "", **more: Any) -> Fit:
+        with keeper.at(stage, rehearsal) if keeper is not None else nullcontext():
+            return fit(model, data.train, data.valid, **settings, seed=seed, report=report, keeper=keeper, **more)
 
     rehearsed = _rehearse(method, learn, spec.seed, device)
     with watch(method):
@@ -217,9 +230,9 @@ def _learn(
 
 
 def _train(
-    spec: Spec, data: Data, device: torch.device, report: Report
+    spec: Spec, data: Data, device: torch.device, report: Report, keeper: Keeper | None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    method, result = trained(spec, data, device, report)
+    method, result = trained(spec, data, device, report, keeper=keeper)
     begin = time.perf_counter()
     predictions = evaluate(method, data.test)
     try:
@@ -256,7 +269,9 @@ def _train(
     return done, predictions
 
 
-def _teach(method: Method, spec: Spec, data: Data | Seen, device: torch.device, report: Report) -> Fit:
+def _teach(
+    method: Method, spec: Spec, data: Data | Seen, device: torch.device, report: Report, keeper: Keeper | None
+) -> Fit:
     """Hands over the run that a method learns from, if any, newly trained or from the cache; draws no random number.
 
     Returns what its training took, then or now. Only the declared versions decide whether a cached one is the same.
@@ -276,7 +291,8 @@ def _teach(method: Method, spec: Spec, data: Data | Seen, device: torch.device, 
             done = _restore(path, model)
         else:
             try:
-                done = _learn(model, own, data, device, lambda line: report(f"teacher {name}: {line}"))
+                told: Report = lambda line: report(f"teacher {name}: {line}")  # noqa: E731
+                done = _learn(model, own, data, device, told, keeper=keeper, stage="teacher")
             except Diverged as error:
                 raise Diverged(f"teacher '{name}': {error}") from error
             state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
@@ -305,8 +321,8 @@ def _rehearse(method: Method, learn: Callable[..., Fit], seed: int, device: torc
     ``method.balancer`` wants weights, if any; draws no random number."""
     total = Fit()
 
-    def rehearse(copied: Method, *seeds: int) -> Fit:
-        done = learn(copied.to(device), *seeds)
+    def rehearse(copied: Method, stage: str, seed: int) -> Fit:
+        done = learn(copied.to(device), seed, stage)
         total.seconds += done.seconds
         total.rows += done.rows
         return done
@@ -316,7 +332,7 @@ def _rehearse(method: Method, learn: Callable[..., Fit], seed: int, device: torc
         for i, copied in enumerate(copies):
             own = derive_seed(f"rehearsal {i}", seed)
             torch.manual_seed(own)
-            rehearse(copied, own)
+            rehearse(copied, f"rehearsal{i}", own)
     if copies:
         method.on_rehearsals(copies)
     first = method.balancer.rehearsal() if method.balancer is not None else None
@@ -325,7 +341,7 @@ def _rehearse(method: Method, learn: Callable[..., Fit], seed: int, device: torc
     copied = copy.deepcopy(method)
     copied.balancer = first
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        curve = rehearse(copied).curve
+        curve = rehearse(copied, "balancer", seed).curve
     names = [t.name for t in method.tasks]
     method.balancer.on_rehearsal(torch.tensor([[e["weights"][n] for n in names] for e in curve]).mean(dim=0))
     return total

@@ -39,6 +39,14 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         raise BenchError(f"cannot write {path}: {error.strerror}; choose another folder with --results") from error
 
 
+def clear_abandoned(folder: Path) -> None:
+    """Removes what killed processes left half-written below a folder."""
+    for stale in folder.rglob(".tmp-*"):
+        with suppress(FileNotFoundError):  # just finished, or cleared by another process
+            if time.time() - stale.stat().st_mtime > ABANDONED_S:
+                stale.unlink()
+
+
 class Store:
     """The records under a results folder."""
 
@@ -55,10 +63,7 @@ class Store:
         probe = self.root / "runs" / ".probe"
         write_atomically(probe, b"")
         probe.unlink(missing_ok=True)
-        for stale in self.root.rglob(".tmp-*"):
-            with suppress(FileNotFoundError):  # just finished, or cleared by another process
-                if time.time() - stale.stat().st_mtime > ABANDONED_S:
-                    stale.unlink()
+        clear_abandoned(self.root)
 
     def get(self, spec: dict[str, Any], key: str) -> dict[str, Any] | None:
         """The stored record of a spec, if any."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from bench import metrics, parallel
 from bench.api import Method, Task, several
 from bench.augment import make as augmentation
+from bench.checkpoint import Keeper, restore_training
 from bench.data.tensors import Split
 from bench.score import Scores, chance, score
 from bench.spec import derive_seed
@@ -51,7 +53,11 @@ class _Part:
         """Keeps the present state if it is better than the best one."""
         if skill > self.best:
             self.best, self.epoch = skill, epoch
-            self.state = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+            self.state = self.present()
+
+    def present(self) -> dict[str, Tensor]:
+        """A copy of the present state."""
+        return {k: v.detach().clone() for k, v in self.module.state_dict().items()}
 
 
 def fit(
@@ -73,12 +79,14 @@ def fit(
     augment_rate: float = 0.0,
     report: Callable[[str], None] = lambda line: None,
     each_epoch: Callable[[dict[str, Any], float], None] = lambda entry, skill: None,
+    keeper: Keeper | None = None,
 ) -> Fit:
     """Trains until validation has not improved for ``patience`` epochs, then restores the best epoch.
 
     schedule, warmup: see ``rate``. grad_clip: the largest norm of the gradient of each part that trains independently,
     at every update that the method makes; 0 for none. augment, augment_rate: see ``bench.augment``. each_epoch: is told
-    the curve's new entry and the mean skill; what it raises ends the training.
+    the curve's new entry and the mean skill; what it raises ends the training. keeper: keeps checkpoints and goes on
+    from one, with the result, to the bit, of a training without an interruption.
 
     What is compared is the mean over tasks of the primary metric's skill, (value - chance) / (perfect - chance): every
     task counts alike. Parts that train independently are judged, and restored, each by its own tasks. Raises
@@ -104,26 +112,45 @@ def fit(
         return built
 
     optimizer, kind = build(), method.optimizer
-    every, step = epochs * math.ceil(train.rows / batch_size), 0
+    every = epochs * math.ceil(train.rows / batch_size)
     generator = torch.Generator().manual_seed(derive_seed("batches", seed))
     constant = constants(train, valid)
     constant_there = constants(train, method.meta) if method.meta is not None else {}
     on_device = train.to(device)
     altered = augmentation(augment, augment_rate, on_device)
     parallel.draw_apart(seed)
-    for epoch in range(1, epochs + 1):
+    first, done, step, order = 1, 0, 0, generator.get_state()  # epoch, batches of it, all batches, start of the epoch
+    total = torch.zeros(len(method.tasks), device=device)
+    weights = torch.zeros_like(total)
+
+    def keep(keeper: Keeper, epoch: int) -> None:
+        place = {"first": epoch, "done": done, "step": step, "order": order, "total": total, "weights": weights}
+        best = [{"best": p.best, "epoch": p.epoch, "state": keeper.changed(p.module, p.state)} for p in parts]
+        so_far = {"curve": result.curve, "rows": result.rows, "seconds": time.perf_counter() - start}
+        keeper.keep(method, optimizer, place=place, parts=best, result=so_far)
+
+    if keeper is not None and (saved := keeper.begin(method)) is not None:
+        first, done, step, order, total, weights = saved["place"].values()
+        generator.set_state(order)
+        result.curve, result.rows = saved["result"]["curve"], saved["result"]["rows"]
+        start -= saved["result"]["seconds"]
+        for part, kept in zip(parts, saved["parts"], strict=True):
+            part.best, part.epoch = kept["best"], kept["epoch"]
+            part.state = {**part.present(), **kept["state"]} if part.epoch else {}
+        optimizer, kind = build(), method.optimizer
+        restore_training(method, optimizer, saved)
+    for epoch in range(first, epochs + 1):
         method.train()
-        total = torch.zeros(len(method.tasks), device=device)
-        weights = torch.zeros_like(total)
-        before = step
-        for batch in on_device.batches(batch_size, generator):
+        for batch in islice(on_device.batches(batch_size, generator), done, None):
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * rate(schedule, warmup, every, step)
             total += method.step(altered(parallel.share(batch, method.tasks)), optimizer)
-            step += 1
+            step, done = step + 1, done + 1
             if method.balancer is not None and method.balancer.weights is not None:
                 weights += method.balancer.weights
-        losses = (total / (step - before)).tolist()
+            if keeper is not None and keeper.due():
+                keep(keeper, epoch)
+        losses = (total / done).tolist()
         if not all(map(math.isfinite, losses)):
             raise Diverged(f"training loss is not finite in epoch {epoch}")
         result.rows += train.rows
@@ -132,7 +159,7 @@ def fit(
         primary = {t.name: scores[t.name][t.metrics[0]] for t in method.tasks}
         result.curve.append({"epoch": epoch, "loss": dict(zip(names, losses, strict=True)), "valid": primary})
         if method.balancer is not None and method.balancer.weights is not None:
-            result.curve[-1]["weights"] = dict(zip(names, (weights / (step - before)).tolist(), strict=True))
+            result.curve[-1]["weights"] = dict(zip(names, (weights / done).tolist(), strict=True))
         for part in parts:
             part.offer(epoch, mean_skill(part.tasks, scores, constant))
         skill = mean_skill(method.tasks, scores, constant)
@@ -143,13 +170,16 @@ def fit(
             method.on_meta(epoch, *on_meta(method, method.meta, constant_there))
         method.on_epoch(epoch, known)
         if method.balancer is not None:
-            method.balancer.on_epoch(epoch, total / (step - before), known)
+            method.balancer.on_epoch(epoch, total / done, known)
         if method.optimizer is kind:
             regroup(optimizer, grouped())
         else:
             optimizer, kind = build(), method.optimizer
+        done, order, total, weights = 0, generator.get_state(), torch.zeros_like(total), torch.zeros_like(weights)
         if all(epoch - part.epoch >= patience for part in parts):
             break
+    if keeper is not None and keeper.ended():
+        keep(keeper, epochs + 1)
     for part in parts:
         part.module.load_state_dict(part.state)
         result.best_epoch |= {t.name: part.epoch for t in part.tasks}

@@ -22,13 +22,14 @@ import psutil
 import torch
 
 from bench import registry
+from bench.checkpoint import catch_sigterm
 from bench.errors import BenchError
 from bench.run import run, stopped
 from bench.running import mark
 from bench.spec import Spec
 
 Outcome = tuple[dict[str, Any], dict[str, np.ndarray]]
-ENDING_S = 10
+ENDING_S, KEEPING_S = 10, 60
 WATCH_S = 0.05  # how often resident memory is looked at, where it is limited
 
 
@@ -46,11 +47,12 @@ NONE = Limits()
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be made. ``stop``: status, reason and start of what was stopped; only its record is then made.
-    ``again``: a worker has died at it."""
+    """A run to be made. ``checkpoint``: as for ``run``. ``stop``: status, reason and start of what was stopped; only its
+    record is then made. ``again``: a worker has died at it."""
 
     spec: Spec
     folder: Path | None = None
+    checkpoint: float = 0.0
     stop: tuple[str, str, datetime] | None = None
     again: bool = False
 
@@ -60,7 +62,7 @@ class Job:
             if self.stop is not None:
                 return stopped(self.spec, *self.stop, device=device, folder=self.folder), {}
             with mark(self.spec.key):
-                return run(self.spec, device=device, folder=self.folder)
+                return run(self.spec, device=device, folder=self.folder, checkpoint=self.checkpoint)
         except BenchError as error:
             return error
 
@@ -117,7 +119,7 @@ class Worker:
 
 
 class Pool:
-    """``size`` workers, which start at once. Leaving the context kills them."""
+    """``size`` workers, which start at once. Leaving the context ends them."""
 
     def __init__(self, size: int, device: torch.device, limits: Limits) -> None:
         self.device, self.limits = device, limits
@@ -136,10 +138,12 @@ class Pool:
         self.close()
 
     def close(self) -> None:
-        """Kills all workers."""
+        """Ends all workers; those that train keep a checkpoint first, for which they have a minute."""
         for worker in self.workers:
-            worker.process.kill()
+            worker.process.terminate()
+        deadline = time.monotonic() + KEEPING_S
         for worker in self.workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
             worker.end()
         self.workers = []
 
@@ -225,12 +229,13 @@ def _resident(process: int | None) -> int:
 
 
 def begin(plugins: Sequence[Path]) -> None:
-    """At the start of a process that works for another: it leaves Ctrl-C to its parent, dies with it, and computes with
-    one thread."""
+    """At the start of a process that works for another: it leaves Ctrl-C to its parent, dies with it, keeps what it
+    trains when it is terminated, and computes with one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # again, for systems where it is not inherited
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    catch_sigterm()
     torch.set_num_threads(1)
     for plugin in plugins:
         registry.add_plugin(plugin)

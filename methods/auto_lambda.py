@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -55,6 +56,13 @@ class AutoLambda(Weighted):
         self.before = weights.tolist()
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
         self.stream: Iterator[Batch] = iter(())
+        self.order, self.size, self.drawn = self.generator.get_state(), 0, 0  # of the stream: its start, rows a batch
+
+    def on_resume(self) -> None:
+        """The stream of meta batches, where it was."""
+        if self.drawn:
+            self._begin_stream()
+            self.stream = islice(self.stream, self.drawn, None)
 
     def step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
         """Moves the weights, then updates as usual."""
@@ -86,9 +94,15 @@ class AutoLambda(Weighted):
         """The next one; a new random order begins where one ends."""
         batch = next(self.stream, None)
         if batch is None:
-            self.stream = self.meta.to(self.get_buffer("weights").device).batches(size, self.generator)
+            self.order, self.size, self.drawn = self.generator.get_state(), size, 0
+            self._begin_stream()
             batch = next(self.stream)
+        self.drawn += 1
         return batch
+
+    def _begin_stream(self) -> None:
+        self.generator.set_state(self.order)
+        self.stream = self.meta.to(self.get_buffer("weights").device).batches(self.size, self.generator)
 
     def on_meta(self, epoch: int, metrics: Mapping[str, float], skills: Mapping[str, float]) -> None:
         """Logs the weights."""

@@ -97,6 +97,10 @@ class Controller(Weighted):
         super().on_start(train)
         self._keep()
 
+    def on_resume(self) -> None:
+        """The optimiser that was at work."""
+        self.optimizer = SGD if self.history and self.history[-1][1] else torch.optim.AdamW
+
     def rates(self, lr: float) -> list[tuple[nn.Module, float]]:
         """Each group's rate times its level."""
         base = SGD_RATE if self.optimizer is SGD else 1.0

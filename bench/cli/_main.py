@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from bench import __version__
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError, Terminated, unknown
 
 
 class Commands(click.Group):
     """A group that suggests the nearest command, and whose errors are one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """See click; bad input becomes one line and exit code 2, Ctrl-C exit code 130."""
+        """See click; bad input becomes one line and exit code 2, Ctrl-C exit code 130, SIGTERM 143."""
         try:
             return super().invoke(ctx)
         except BenchError as error:
@@ -24,6 +24,9 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("bench: stopped; stored records are whole, and the same command continues", err=True)
             sys.exit(130)
+        except Terminated:
+            click.echo("bench: terminated; what was kept is whole, and the same command continues", err=True)
+            raise
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """See click; an unknown command names the nearest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -52,6 +53,10 @@ if TYPE_CHECKING:
 @click.option("--shard", metavar="I/N", help="Only every N-th run, from the I-th: one of N jobs that share the work.")
 @tuned_option
 @click.option("--retry", is_flag=True, help="Run again what has a record of a failure.")
+@click.option(
+    "--checkpoint", metavar="MINUTES", type=click.FloatRange(0), default=10.0, show_default=True,
+    help="How often a long run is kept, to go on from there after an interruption; 0 for never.",
+)  # fmt: skip
 @from_option
 @results_option
 @json_option
@@ -65,6 +70,7 @@ def run(
     shard: str | None,
     tuned: bool,
     retry: bool,
+    checkpoint: float,
     folder: Path | None,
     results: Path,
     as_json: bool,
@@ -85,27 +91,23 @@ def run(
     specs = specs[part]
 
     from bench import parallel
+    from bench.checkpoint import catch_sigterm
     from bench.execute import execute
     from bench.machine import device_of
     from bench.progress import progress
     from bench.store import Store
     from bench.workers import Limits
 
-    store, limits = Store(results), Limits(time_limit, memory_limit)
+    store, limits, former = Store(results), Limits(time_limit, memory_limit), catch_sigterm()
     with parallel.joined(device_of(device)) as own:
-        with cluster_of(executor, address) as cluster, progress(len(specs)) as shown:
-            outcome = execute(
-                specs,
-                store,
-                shown,
-                device=own,
-                workers=workers,
-                raw=folder,
-                retry=retry,
-                tuning=costs,
-                limits=limits,
-                cluster=cluster,
-            )
+        try:
+            with cluster_of(executor, address) as cluster, progress(len(specs)) as shown:
+                outcome = execute(
+                    specs, store, shown, device=own, workers=workers, raw=folder, retry=retry, tuning=costs,
+                    limits=limits, cluster=cluster, checkpoint=checkpoint,
+                )  # fmt: skip
+        finally:
+            signal.signal(signal.SIGTERM, former)
         records = [r for s in specs if (r := store.get(s.to_dict(), s.key))]
         counted = ", ".join(f"{n} {status}" for status, n in sorted(outcome.items()))
         click.echo(counted or "no run in this shard", err=True)
