@@ -47,7 +47,7 @@ NONE = Limits()
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be made. ``checkpoint``: as for ``run``. ``stop``: status, reason and start of what was stopped; only its
+    """A run to be made. ``checkpoint``: see ``run``. ``stop``: status, reason and start of what was stopped; only its
     record is then made. ``again``: a worker has died at it."""
 
     spec: Spec
