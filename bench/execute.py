@@ -25,9 +25,10 @@ from bench.data.prepare import load, prepare
 from bench.errors import BenchError
 from bench.leaderboard import run_names
 from bench.progress import Progress
-from bench.run import method_digest, run
+from bench.run import method_digest
 from bench.spec import Spec
 from bench.store import Store, write_atomically
+from bench.trackers import NONE, Tracking
 
 Outcome = tuple[dict[str, Any], dict[str, np.ndarray]]
 
@@ -42,13 +43,14 @@ def execute(
     raw: Path | None = None,
     retry: bool = False,
     tuning: Mapping[str, Mapping[str, Any]] | None = None,
+    tracking: Tracking = NONE,
 ) -> Counter[str]:
     """Runs every spec that has no record yet and stores its record at once; returns how many ended in which status.
 
     Each run computes with one thread, so that its numbers do not depend on how many run beside it; ``workers`` run at
     a time. raw: a folder with the raw files. retry: run again what has a record of a status other than ok.
-    tuning: what it cost to find a spec's configuration, by key. An interruption loses only the runs at hand: the same
-    call continues.
+    tuning: what it cost to find a spec's configuration, by key. tracking: what hears of the runs beside. An
+    interruption loses only the runs at hand: the same call continues.
     """
     store.check_writable()
     outcome: Counter[str] = Counter()
@@ -65,12 +67,13 @@ def execute(
             todo.append(spec)
     if not todo:
         return outcome
+    tracking.check()
     folders = prepare_all(todo, raw, progress)
     workers = min(workers, len(todo)) if device.type == "cpu" else 1
     if workers > 1:
-        finished = _in_workers(todo, folders, workers, progress, names)
+        finished = _in_workers(todo, folders, workers, progress, names, tracking)
     else:
-        finished = _here(todo, folders, device, progress, names)
+        finished = _here(todo, folders, device, progress, names, tracking)
     with closing(finished):  # whatever stops us here must stop the workers too, or they would finish what is queued
         for spec, (record, predictions) in finished:
             if predictions:
@@ -109,16 +112,26 @@ def _encoding(progress: Progress, title: str, done: int, total: int) -> None:
 
 
 def _here(
-    specs: Sequence[Spec], folders: Sequence[Path], device: torch.device, progress: Progress, names: Mapping[str, str]
+    specs: Sequence[Spec],
+    folders: Sequence[Path],
+    device: torch.device,
+    progress: Progress,
+    names: Mapping[str, str],
+    tracking: Tracking,
 ) -> Generator[tuple[Spec, Outcome]]:
     torch.set_num_threads(1)
     for spec, folder in zip(specs, folders, strict=True):
         progress.begin(names[spec.key])
-        yield spec, run(spec, device=device, folder=folder, report=progress.note)
+        yield spec, tracking.run(spec, device=device, folder=folder, report=progress.note)
 
 
 def _in_workers(
-    specs: Sequence[Spec], folders: Sequence[Path], workers: int, progress: Progress, names: Mapping[str, str]
+    specs: Sequence[Spec],
+    folders: Sequence[Path],
+    workers: int,
+    progress: Progress,
+    names: Mapping[str, str],
+    tracking: Tracking,
 ) -> Generator[tuple[Spec, Outcome]]:
     """A free worker takes the next spec. Raises BenchError if a worker dies."""
     context = multiprocessing.get_context("spawn")
@@ -127,7 +140,7 @@ def _in_workers(
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the workers, which start here
         try:
             futures: dict[Future[Outcome], Spec] = {
-                pool.submit(_work, spec, folder): spec for spec, folder in zip(specs, folders, strict=True)
+                pool.submit(_work, spec, folder, tracking): spec for spec, folder in zip(specs, folders, strict=True)
             }
         finally:
             signal.signal(signal.SIGINT, handler)
@@ -166,8 +179,8 @@ def _die_with(parent: multiprocessing.process.BaseProcess) -> None:
     os._exit(1)
 
 
-def _work(spec: Spec, folder: Path) -> Outcome:
-    return run(spec, device=torch.device("cpu"), folder=folder)
+def _work(spec: Spec, folder: Path, tracking: Tracking) -> Outcome:
+    return tracking.run(spec, device=torch.device("cpu"), folder=folder)
 
 
 def _keep_predictions(path: Path, predictions: dict[str, np.ndarray]) -> None:

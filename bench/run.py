@@ -82,12 +82,17 @@ def specify(
 
 
 def run(
-    spec: Spec, *, device: torch.device, folder: Path | None = None, report: Report = lambda line: None
+    spec: Spec,
+    *,
+    device: torch.device,
+    folder: Path | None = None,
+    report: Report = lambda line: None,
+    each_epoch: EachEpoch = lambda entry, skill: None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Trains and evaluates. Returns the record, and the test predictions (empty unless the status is ok).
 
-    folder: the prepared data set; by default it is prepared. Raises BenchError for what the user must mend (data that
-    cannot be had); anything the method does wrong becomes the record's status.
+    folder: the prepared data set; by default it is prepared. each_epoch: see ``trained``. Raises BenchError for what
+    the user must mend (data that cannot be had); anything the method does wrong becomes the record's status.
     """
     data = load(folder or prepare(spec.dataset, spec.dataset_config))
     start = datetime.now(UTC)
@@ -121,7 +126,7 @@ def run(
         if reason:
             record |= {"status": "declined", "error": reason}
         else:
-            done, predictions = _train(spec, data, device, report)
+            done, predictions = _train(spec, data, device, report, each_epoch)
             record |= {"status": "ok", **done}
     except BenchError:  # a configuration that cannot be: the user's to mend, no result of the method
         raise
@@ -200,9 +205,9 @@ def _learn(
 
 
 def _train(
-    spec: Spec, data: Data, device: torch.device, report: Report
+    spec: Spec, data: Data, device: torch.device, report: Report, each_epoch: EachEpoch
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    method, result = trained(spec, data, device, report)
+    method, result = trained(spec, data, device, report, each_epoch=each_epoch)
     begin = time.perf_counter()
     predictions = evaluate(method, data.test)
     try:

@@ -13,6 +13,7 @@ import click
 from bench.cli._main import main
 from bench.cli._options import from_option, json_option, print_board, results_option
 from bench.cli._plan import plan_options, shard_of, specs_of
+from bench.trackers import NAMES, Tracking
 
 
 @main.command()
@@ -24,6 +25,9 @@ from bench.cli._plan import plan_options, shard_of, specs_of
 )  # fmt: skip
 @click.option("--shard", metavar="I/N", help="Only every N-th run, from the I-th: one of N jobs that share the work.")
 @click.option("--tuned", is_flag=True, help="Use the settings that the latest `bench tune` found best.")
+@click.option(
+    "--tracker", "trackers", multiple=True, type=click.Choice(NAMES), help="Follow runs there too; may be repeated."
+)
 @click.option("--retry", is_flag=True, help="Run again what has a record of a failure.")
 @from_option
 @results_option
@@ -33,6 +37,7 @@ def run(
     workers: int,
     shard: str | None,
     tuned: bool,
+    trackers: tuple[str, ...],
     retry: bool,
     folder: Path | None,
     results: Path,
@@ -59,8 +64,9 @@ def run(
     store = Store(results)
     with progress(len(specs)) as shown:
         outcome = execute(
-            specs, store, shown, device=device_of(device), workers=workers, raw=folder, retry=retry, tuning=costs
-        )
+            specs, store, shown, device=device_of(device), workers=workers, raw=folder, retry=retry, tuning=costs,
+            tracking=Tracking(trackers, results / "trackers"),
+        )  # fmt: skip
     records = [r for s in specs if (r := store.get(s.to_dict(), s.key))]
     click.echo(", ".join(f"{n} {status}" for status, n in sorted(outcome.items())) or "no run in this shard", err=True)
     if as_json:

@@ -159,9 +159,7 @@ class _File:
             datasets=datasets,
         )
 
-    def setup(
-        self, node: yaml.Node, name: str, place: str, entries: list[Entry], budget: Mapping[str, int]
-    ) -> Setup:
+    def setup(self, node: yaml.Node, name: str, place: str, entries: list[Entry], budget: Mapping[str, int]) -> Setup:
         bare = node.tag == "tag:yaml.org,2002:null"
         parts = {} if bare else self.parts(node, name, ("knobs", "settings", "budget", "methods"))
         entries = [*entries, *(self.entries(parts["methods"]) if "methods" in parts else [])]
