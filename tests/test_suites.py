@@ -54,9 +54,7 @@ def test_a_whole_sweep(sweep: Callable[[str], Path]) -> None:
     assert (suite.about, suite.seeds) == ("Everything that a sweep can have", 2)
     assert suite.datasets == {
         "sim-shop": Setup(common, {"epochs": 4, "patience": 2}),
-        "sim-news": Setup(
-            [*common, own], {"epochs": 1, "patience": 2}, {"batch_size": 512}, {"correlation": -0.5}
-        ),
+        "sim-news": Setup([*common, own], {"epochs": 1, "patience": 2}, {"batch_size": 512}, {"correlation": -0.5}),
     }
     assert suite.methods == ["popularity", "mmoe", "shared_bottom"]
 
@@ -69,9 +67,11 @@ def test_what_may_be_left_out(sweep: Callable[[str], Path]) -> None:
 def test_words_and_numbers_are_those_of_json(sweep: Callable[[str], Path]) -> None:
     """Where YAML 1.1 would have a truth value, an octal, a number of base 60 or a date."""
     settings = "{ a: no, b: 010, c: 1:30, d: 2024-01-01, e: 1e3, f: -2, g: 1_000, h: true, i: null, j: [.5, on] }"
-    (entry,) = load(str(sweep(f"datasets: {{ sim-news: {{ methods: [{{ method: mf, settings: {settings} }}] }} }}"))).datasets[
-        "sim-news"
-    ].entries
+    (entry,) = (
+        load(str(sweep(f"datasets: {{ sim-news: {{ methods: [{{ method: mf, settings: {settings} }}] }} }}")))
+        .datasets["sim-news"]
+        .entries
+    )
     assert entry.settings == {
         "a": "no", "b": "010", "c": "1:30", "d": "2024-01-01", "e": 1000.0, "f": -2, "g": "1_000", "h": True, "i": None,
         "j": [0.5, "on"],
@@ -108,7 +108,8 @@ NEWS = "datasets: { sim-news: }\n"
         (METHODS, " line 1: datasets are missing"),
         (NEWS, " line 1: sim-news has no methods; give some there or on top"),
         (METHODS + "datasets: {}\n", " line 2: datasets: expected at least one, got {}"),
-        (METHODS + "datasets: [sim-news]\n", ' line 2: datasets: expected a mapping such as KEY: VALUE, got ["sim-news"]'),
+        (METHODS + "datasets: [sim-news]\n",
+         ' line 2: datasets: expected a mapping such as KEY: VALUE, got ["sim-news"]'),
         (METHODS + NEWS + "sedes: 3\n", " line 3: unknown key 'sedes'; did you mean 'seeds'?"),
         (METHODS + NEWS + "seeds: 0\n", " line 3: seeds: expected a whole number, at least 1, got 0"),
         (METHODS + NEWS + "seeds: 1.5\n", " line 3: seeds: expected a whole number, at least 1, got 1.5"),
@@ -119,23 +120,31 @@ NEWS = "datasets: { sim-news: }\n"
         (METHODS + NEWS + "protocol: claen\n", " line 3: unknown protocol 'claen'; did you mean 'clean'?"),
         (METHODS + NEWS + METHODS, " line 3: 'methods' is there twice; leave one out"),
         (METHODS + NEWS + "budget: { epoch: 3 }\n", " line 3: unknown key 'epoch'; did you mean 'epochs'?"),
-        (METHODS + NEWS + "budget: { epochs: many }\n", ' line 3: epochs: expected a whole number, at least 1, got "many"'),
+        (METHODS + NEWS + "budget: { epochs: many }\n",
+         ' line 3: epochs: expected a whole number, at least 1, got "many"'),
         (METHODS + NEWS + "budget: 3\n", " line 3: budget: expected a mapping such as KEY: VALUE, got 3"),
-        (METHODS + "datasets:\n  sim-news:\n    methods: []\n", " line 4: methods: expected a list with at least one item"),
-        (METHODS + "datasets:\n  sim-news:\n    seting: {}\n", " line 4: unknown key 'seting'; did you mean 'settings'?"),
+        (METHODS + "datasets:\n  sim-news:\n    methods: []\n",
+         " line 4: methods: expected a list with at least one item"),
+        (METHODS + "datasets:\n  sim-news:\n    seting: {}\n",
+         " line 4: unknown key 'seting'; did you mean 'settings'?"),
         (METHODS + "datasets:\n  sim-news:\n    settings: {lr: 1, lr: 2}\n", " line 4: 'lr' is there twice"),
         (METHODS + "datasets:\n  sim-news:\n  sim-news:\n", " line 4: 'sim-news' is there twice"),
         ("methods: mf\n" + NEWS, ' line 1: methods: expected a list with at least one item, got "mf"'),
         ("methods:\n  - 3\n" + NEWS, " line 2: methods: expected a name, or a method with settings, got 3"),
         ("methods:\n  - settings: { lr: 1 }\n" + NEWS, " line 2: methods: an entry has no method; give a name"),
-        ("methods:\n  - { method: mf, setting: {} }\n" + NEWS, " line 2: unknown key 'setting'; did you mean 'settings'?"),
+        ("methods:\n  - { method: mf, setting: {} }\n" + NEWS,
+         " line 2: unknown key 'setting'; did you mean 'settings'?"),
         ("methods: [{ method: mf, settings: 3 }]\n" + NEWS, " line 1: settings: expected a mapping"),
-        ("methods: [{ method: mf, settings: { 3: 4 } }]\n" + NEWS, " line 1: a key of settings: expected a text, got 3"),
-        ("methods: [{ method: mf, grid: { lr: 3 } }]\n" + NEWS, " line 1: grid of lr: expected a list with at least one"),
-        ("methods: [{ method: mf, grid: { lr: [] } }]\n" + NEWS, " line 1: grid of lr: expected a list with at least one"),
+        ("methods: [{ method: mf, settings: { 3: 4 } }]\n" + NEWS,
+         " line 1: a key of settings: expected a text, got 3"),
+        ("methods: [{ method: mf, grid: { lr: 3 } }]\n" + NEWS,
+         " line 1: grid of lr: expected a list with at least one"),
+        ("methods: [{ method: mf, grid: { lr: [] } }]\n" + NEWS,
+         " line 1: grid of lr: expected a list with at least one"),
         ("methods: [{ method: mf, settings: { lr: 1 }, grid: { lr: [2] } }]\n" + NEWS, " line 1: 'lr' stands in both"),
         ("methods: [{ method: mf, settings: { a: { b: 1, b: 2 } } }]\n" + NEWS, " line 1: 'b' is there twice"),
-        (METHODS + "about: !!python/name:os.system\n" + NEWS, " line 2: the tag tag:yaml.org,2002:python/name:os.system is not"),
+        (METHODS + "about: !!python/name:os.system\n" + NEWS,
+         " line 2: the tag tag:yaml.org,2002:python/name:os.system is not"),
         (METHODS + "about: !mine x\n" + NEWS, " line 2: the tag !mine is not allowed; write plain values"),
         (METHODS + "datasets: !!set { sim-news }\n", " line 2: the tag tag:yaml.org,2002:set is not allowed"),
         (METHODS + "seeds: !!int many\n" + NEWS, " line 2: 'many' is no int"),
@@ -160,7 +169,8 @@ def test_what_is_wrong_is_named(sweep: Callable[[str], Path], text: str, message
     ("text", "message"),
     [
         ("methods:\n  - mmeo\n" + NEWS, " line 2: unknown method 'mmeo'; did you mean 'mmoe'?"),
-        (METHODS + "datasets:\n  sim-newz:\n    budget: {}\n", " line 3: unknown dataset 'sim-newz'; did you mean 'sim-news'?"),
+        (METHODS + "datasets:\n  sim-newz:\n    budget: {}\n",
+         " line 3: unknown dataset 'sim-newz'; did you mean 'sim-news'?"),
         ("methods:\n  - mf\n  - { method: mmoe, grid: { exprts: [3] } }\n" + NEWS,
          " line 3, on sim-news: unknown setting 'exprts'; did you mean 'experts'?"),
         ("methods: [{ method: mmoe, settings: { experts: two } }]\n" + NEWS,
@@ -177,7 +187,11 @@ def test_unknown_names_are_placed(
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    for name, what in (("none.yaml", "No such file"), ("folder.yml", "Is a directory"), ("latin.yaml", "no text in UTF-8")):
+    for name, what in (
+        ("none.yaml", "No such file"),
+        ("folder.yml", "Is a directory"),
+        ("latin.yaml", "no text in UTF-8"),
+    ):
         path = tmp_path / name
         if "folder" in name:
             path.mkdir()
@@ -202,7 +216,11 @@ def test_suites_are_plain_yaml() -> None:
     """Another loader of YAML 1.1 reads the same: nothing in them hangs on what this one makes of words."""
     for name, path in paths().items():
         read, suite = yaml.safe_load(path.read_text("utf-8")), load(name)
-        assert (read["about"], read["seeds"], list(read["datasets"])) == (suite.about, suite.seeds, list(suite.datasets))
+        assert (read["about"], read["seeds"], list(read["datasets"])) == (
+            suite.about,
+            suite.seeds,
+            list(suite.datasets),
+        )
         for dataset, setup in suite.datasets.items():
             assert (read["datasets"][dataset]["budget"], read["datasets"][dataset]["settings"]) == (
                 setup.budget, setup.settings,
