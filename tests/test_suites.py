@@ -87,11 +87,11 @@ def test_a_sweep_runs_and_options_go_before(bench: Bench, sweep: Callable[[str],
             knobs: { users: 60, items: 100, groups: 200, correlation: -0.5 }
         """
     words = ("--suite", sweep(text), "--results", tmp_path / "results", "--json")
-    records = json.loads(bench("run", *words, "--workers", 1, "--data", "items=90").stdout)
+    records = json.loads(bench("run", *words, "--workers", 1, "--data", "items=110").stdout)
     assert [r["spec"]["seed"] for r in records] == [0, 1]
     chosen = {k: records[0]["spec"]["dataset_config"][k] for k in ("users", "items", "correlation")}
-    assert chosen == {"users": 60, "items": 90, "correlation": -0.5}
-    assert {run["state"] for run in json.loads(bench("status", *words, "--data", "items=90").stdout)} == {"done"}
+    assert chosen == {"users": 60, "items": 110, "correlation": -0.5}
+    assert {run["state"] for run in json.loads(bench("status", *words, "--data", "items=110").stdout)} == {"done"}
     assert {run["state"] for run in json.loads(bench("status", *words, code=1).stdout)} == {"missing"}
 
 
