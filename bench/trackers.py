@@ -160,12 +160,16 @@ def _mlflow_project(folder: Path) -> None:
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    if "MLFLOW_TRACKING_URI" not in os.environ:
+    elsewhere, artifacts = os.environ.get("MLFLOW_TRACKING_URI"), None
+    if elsewhere is not None:
+        mlflow.set_tracking_uri(elsewhere)
+    else:
         folder.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+        os.environ.pop("MLFLOW_TRACKING_URI", None)  # just set by MLflow: the next folder would be taken for the user's
+        artifacts = (folder / "mlflow").as_uri()
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
     if mlflow.get_experiment_by_name(name) is None:
-        artifacts = None if "MLFLOW_TRACKING_URI" in os.environ else (folder / "mlflow").as_uri()
         mlflow.create_experiment(name, artifact_location=artifacts)
 
 
