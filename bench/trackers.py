@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bench.errors import BenchError
 from bench.spec import Spec, canonical
 
 if TYPE_CHECKING:
+    import numpy as np
     from accelerate.tracking import GeneralTracker
 
 PROJECT = "mlm-mtl-bench"
