@@ -21,10 +21,11 @@ from bench.data.prepare import load, prepare
 from bench.errors import BenchError
 from bench.leaderboard import run_names
 from bench.progress import Progress
-from bench.run import method_digest, run
+from bench.run import method_digest
 from bench.running import mark
 from bench.spec import Spec, canonical
 from bench.store import Store, write_atomically
+from bench.trackers import Tracking
 from bench.workers import NONE, Job, Limits, Outcome, Pool
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def execute(
     limits: Limits = NONE,
     cluster: Cluster | None = None,
     checkpoint: float = 0.0,
+    tracking: Tracking = Tracking(),
 ) -> Counter[str]:
     """Runs every spec that has no record yet and stores its record at once; returns how many ended in which status.
 
@@ -51,8 +53,8 @@ def execute(
     a time. raw: a folder with the raw files. retry: run again what has a record of a status other than ok.
     tuning: what it cost to find a spec's configuration, by key. limits: what one run may take. cluster: where to run
     instead of here; ``workers`` then does not count. checkpoint: minutes between two of a run's, 0 for none; where
-    several processes share a run there are none. An interruption loses of the runs at hand what came after their last
-    checkpoint, or all: the same call continues.
+    several processes share a run there are none. tracking: what hears of the runs beside. An interruption loses of the
+    runs at hand what came after their last checkpoint, or all: the same call continues.
     """
     if several() and (limits != NONE or cluster is not None):
         raise BenchError("processes that share a run (torchrun) take no --time-limit, --memory-limit or --executor")
@@ -72,22 +74,31 @@ def execute(
     todo = parallel.agreed(todo)
     if not todo:
         return outcome
+    tracking.check()
 
     def begin(spec: Spec) -> None:
         progress.begin(names[spec.key])
 
     with ExitStack() as stack:  # whatever stops us here must stop the workers too, or they would finish what is queued
         if cluster is not None:
-            finished = cluster.outcomes([Job(spec, checkpoint=checkpoint) for spec in todo], begin, device, raw, limits)
+            finished = cluster.outcomes(
+                [Job(spec, None, checkpoint, tracking) for spec in todo], begin, device, raw, limits
+            )
         elif not several() and (limits != NONE or (device.type == "cpu" and workers > 1 and (len(todo) > 1 or retry))):
             size = min(workers, len(todo)) if device.type == "cpu" else 1
             pool = stack.enter_context(Pool(size, device, limits))  # they start while the data are prepared
             folders = prepare_all(todo, raw, progress)
-            jobs = [Job(spec, at, checkpoint) for spec, at in zip(todo, folders, strict=True)]
+            jobs = [Job(spec, at, checkpoint, tracking) for spec, at in zip(todo, folders, strict=True)]
             finished = pool.outcomes(jobs, begin)
         else:
             finished = _here(
-                todo, prepare_all(todo, raw, progress), device, progress, names, 0 if several() else checkpoint
+                todo,
+                prepare_all(todo, raw, progress),
+                device,
+                progress,
+                names,
+                0 if several() else checkpoint,
+                tracking,
             )
         stack.enter_context(closing(finished))
         for spec, (record, predictions) in finished:
@@ -141,12 +152,13 @@ def _here(
     progress: Progress,
     names: Mapping[str, str],
     checkpoint: float,
+    tracking: Tracking,
 ) -> Generator[tuple[Spec, Outcome]]:
     torch.set_num_threads(1)
     for spec, folder in zip(specs, folders, strict=True):
         progress.begin(names[spec.key])
         with mark(spec.key):
-            outcome = run(spec, device=device, folder=folder, report=progress.note, checkpoint=checkpoint)
+            outcome = tracking.run(spec, device=device, folder=folder, report=progress.note, checkpoint=checkpoint)
         yield spec, outcome
 
 

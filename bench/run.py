@@ -89,12 +89,13 @@ def run(
     folder: Path | None = None,
     report: Report = lambda line: None,
     checkpoint: float = 0.0,
+    each_epoch: EachEpoch = lambda entry, skill: None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Trains and evaluates. Returns the record, and the test predictions (empty unless the status is ok).
 
     folder: the prepared data set; by default it is prepared. checkpoint: minutes between two, 0 for none; to be removed
-    by ``bench.checkpoint.discard`` when the record is stored. Raises BenchError for what the user must mend (data that
-    cannot be had); anything the method does wrong becomes the record's status.
+    by ``bench.checkpoint.discard`` when the record is stored. each_epoch: see ``trained``. Raises BenchError for what
+    the user must mend (data that cannot be had); anything the method does wrong becomes the record's status.
     """
     data = load(folder or prepare(spec.dataset, spec.dataset_config))
     start = datetime.now(UTC)
@@ -108,7 +109,7 @@ def run(
         if reason:
             record |= {"status": "declined", "error": reason}
         else:
-            done, predictions = _train(spec, data, device, report, keeper)
+            done, predictions = _train(spec, data, device, report, keeper, each_epoch)
             record |= {"status": "ok", **done}
     except BenchError:  # a configuration that cannot be: the user's to mend, no result of the method
         raise
@@ -230,9 +231,9 @@ def _learn(
 
 
 def _train(
-    spec: Spec, data: Data, device: torch.device, report: Report, keeper: Keeper | None
+    spec: Spec, data: Data, device: torch.device, report: Report, keeper: Keeper | None, each_epoch: EachEpoch
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    method, result = trained(spec, data, device, report, keeper=keeper)
+    method, result = trained(spec, data, device, report, each_epoch=each_epoch, keeper=keeper)
     begin = time.perf_counter()
     predictions = evaluate(method, data.test)
     try:

@@ -24,9 +24,10 @@ import torch
 from bench import registry
 from bench.checkpoint import catch_sigterm
 from bench.errors import BenchError
-from bench.run import run, stopped
+from bench.run import stopped
 from bench.running import mark
 from bench.spec import Spec
+from bench.trackers import Tracking
 
 Outcome = tuple[dict[str, Any], dict[str, np.ndarray]]
 ENDING_S, KEEPING_S = 10, 60
@@ -47,12 +48,13 @@ NONE = Limits()
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be made. ``checkpoint``: see ``run``. ``stop``: status, reason and start of what was stopped; only its
-    record is then made. ``again``: a worker has died at it."""
+    """A run to be made. ``checkpoint``, ``tracking``: see ``execute``. ``stop``: status, reason and start of what was
+    stopped; only its record is then made. ``again``: a worker has died at it."""
 
     spec: Spec
     folder: Path | None = None
     checkpoint: float = 0.0
+    tracking: Tracking = Tracking()
     stop: tuple[str, str, datetime] | None = None
     again: bool = False
 
@@ -62,7 +64,7 @@ class Job:
             if self.stop is not None:
                 return stopped(self.spec, *self.stop, device=device, folder=self.folder), {}
             with mark(self.spec.key):
-                return run(self.spec, device=device, folder=self.folder, checkpoint=self.checkpoint)
+                return self.tracking.run(self.spec, device=device, folder=self.folder, checkpoint=self.checkpoint)
         except BenchError as error:
             return error
 

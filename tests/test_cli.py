@@ -65,7 +65,7 @@ def checkout(tmp_path: Path) -> Path:
 def test_a_list_holds_every_file(bench: Bench, kind: str) -> None:
     rows = json.loads(bench("list", kind, "--json").stdout)
     folders = {
-        "suites": "bench/suites/*.toml",
+        "suites": "bench/suites/*.yaml",
         "papers": "bench/papers/*.yaml",
         "balancers": "baselines/balancers/*.py",
     }
@@ -424,9 +424,9 @@ def test_run_prints_what_it_ran(bench: Bench, ran: Path) -> None:
 
 def test_a_suite_can_be_cut_short(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A suite gives methods, seeds, budget and settings; options override."""
-    (tmp_path / "mini.toml").write_text(
-        'about = "small"\nmethods = ["popularity", "shared_bottom"]\nseeds = 2\n'
-        "[datasets.sim-news]\nbudget = { epochs = 3, patience = 1 }\nsettings = { batch_size = 512 }\n"
+    (tmp_path / "mini.yaml").write_text(
+        "about: small\nmethods: [popularity, shared_bottom]\nseeds: 2\n"
+        "datasets: { sim-news: { budget: { epochs: 3, patience: 1 }, settings: { batch_size: 512 } } }\n"
     )
     monkeypatch.setattr("bench.suites.FOLDER", tmp_path)
     words = ("run", "--suite", "mini", *SMALL, "--workers", 1, "--results", tmp_path / "results", "--json")
@@ -444,26 +444,26 @@ def test_a_data_set_of_a_suite_has_methods_of_its_own(
 ) -> None:
     from bench.suites import Entry, load
 
-    text = 'about = "small"\nmethods = ["popularity"]\nseeds = 2\n[datasets.sim-shop]\n[datasets.sim-news]\nmethods = '
+    text = "about: small\nmethods: [popularity]\nseeds: 2\ndatasets:\n  sim-shop:\n  sim-news:\n    methods: "
     monkeypatch.setattr("bench.suites.FOLDER", tmp_path)
-    (tmp_path / "mini.toml").write_text(text + '["mmoe", { method = "ple", settings = { lr = 1 } }]\n')
+    (tmp_path / "mini.yaml").write_text(text + "[mmoe, { method: ple, settings: { lr: 1 } }]\n")
     shop, news = load("mini").datasets.values()
     assert shop.entries == [Entry("popularity")]
     assert news.entries == [Entry("popularity"), Entry("mmoe"), Entry("ple", {"lr": 1})]
     assert load("mini").methods == ["popularity", "mmoe", "ple"]
     assert refused("run", "--suite", "mini", "-s", "lr=1", "--results", tmp_path / "r").startswith("-s lr: the entries")
-    (tmp_path / "mini.toml").write_text(text + "[3]\n")
-    assert "methods has 3" in refused("run", "--suite", "mini", "--results", tmp_path / "r")
+    (tmp_path / "mini.yaml").write_text(text + "[3]\n")
+    assert "settings, got 3" in refused("run", "--suite", "mini", "--results", tmp_path / "r")
 
 
 def test_entries_of_a_suite_have_settings_of_their_own(
     bench: Bench, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mini.toml").write_text(
-        'about = "small"\nseeds = 1\nmethods = ["single_task", { method = "shared_bottom" },\n'
-        '  { method = "shared_bottom", settings = { balancer = "static", "balancer.weights" = { click = 2 } } },\n'
-        '  { method = "shared_bottom", settings = { batch_size = 64 } }]\n'
-        "[datasets.sim-news]\nbudget = { epochs = 1, patience = 1 }\nsettings = { batch_size = 512 }\n"
+    (tmp_path / "mini.yaml").write_text(
+        "about: small\nseeds: 1\nmethods: [single_task, { method: shared_bottom },\n"
+        "  { method: shared_bottom, settings: { balancer: static, balancer.weights: { click: 2 } } },\n"
+        "  { method: shared_bottom, settings: { batch_size: 64 } }]\n"
+        "datasets: { sim-news: { budget: { epochs: 1, patience: 1 }, settings: { batch_size: 512 } } }\n"
     )
     monkeypatch.setattr("bench.suites.FOLDER", tmp_path)
     words = ("run", "--suite", "mini", *SMALL, "--workers", 1, "--results", tmp_path / "results")
@@ -485,23 +485,22 @@ def test_entries_of_a_suite_have_settings_of_their_own(
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        ("[3]", "methods has 3; give a name, or { method = NAME, settings = { KEY = VALUE } }"),
-        ('[{ method = "mmoe", setting = {} }]', "methods has {'method': 'mmoe', 'setting': {}}; give a name"),
-        ("[{ settings = { lr = 1 } }]", "give a name"),
-        ('[{ method = "mmoe", settings = 3 }]', "give a name"),
-        ('[{ method = "mmeo" }]', "unknown method 'mmeo'; did you mean 'mmoe'?"),
-        ('[{ method = "mmoe", settings = { exprts = 3 } }]', "unknown setting 'exprts'; did you mean 'experts'?"),
-        ('[{ method = "mmoe", settings = { balancer = "unifrm" } }]', "unknown balancer 'unifrm'"),
+        ("[3]", "methods: expected a name, or a method with settings, got 3"),
+        ("[{ method: mmoe, setting: {} }]", "unknown key 'setting'; did you mean 'settings'?"),
+        ("[{ settings: { lr: 1 } }]", "give a name"),
+        ("[{ method: mmoe, settings: 3 }]", "settings: expected a mapping such as KEY: VALUE, got 3"),
+        ("[{ method: mmeo }]", "unknown method 'mmeo'; did you mean 'mmoe'?"),
+        ("[{ method: mmoe, settings: { exprts: 3 } }]", "unknown setting 'exprts'; did you mean 'experts'?"),
+        ("[{ method: mmoe, settings: { balancer: unifrm } }]", "unknown balancer 'unifrm'"),
     ],
 )
 def test_a_wrong_entry_of_a_suite_is_named(
     refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, methods: str, message: str
 ) -> None:
-    (tmp_path / "mini.toml").write_text(f'about = ""\nseeds = 1\nmethods = {methods}\n[datasets.sim-news]\n')
+    (tmp_path / "mini.yaml").write_text(f"methods: {methods}\ndatasets: {{ sim-news: }}\n")
     monkeypatch.setattr("bench.suites.FOLDER", tmp_path)
     said = refused("run", "--suite", "mini", "--results", tmp_path / "results")
-    assert message in said
-    assert "mini.toml" in said or said.startswith("unknown")
+    assert message in said and said.startswith(f"{tmp_path / 'mini.yaml'} line 1")
     assert not (tmp_path / "results").exists()
 
 

@@ -81,9 +81,8 @@ def test_a_run_named_twice_is_in_one_shard(bench: Bench, tmp_path: Path) -> None
 
 
 def test_a_shard_of_a_suite(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mini.toml").write_text(
-        'about = ""\nseeds = 1\nmethods = ["popularity", { method = "popularity", settings = { shrinkage = 1.0 } }]\n'
-        "[datasets.sim-news]\n"
+    (tmp_path / "mini.yaml").write_text(
+        "methods: [popularity, { method: popularity, settings: { shrinkage: 1.0 } }]\ndatasets: { sim-news: }\n"
     )
     monkeypatch.setattr("bench.suites.FOLDER", tmp_path)
     words = ("run", "--suite", "mini", *SMALL, "--workers", 1, "--results", tmp_path / "r", "--json", "--shard")

@@ -47,7 +47,7 @@ def test_a_plan_is_followed_to_its_end(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_a_suite(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mini.toml").write_text('about = ""\nseeds = 2\nmethods = ["popularity", "mf"]\n[datasets.sim-news]\n')
+    (tmp_path / "mini.yaml").write_text("seeds: 2\nmethods: [popularity, mf]\ndatasets: { sim-news: }\n")
     monkeypatch.setattr("bench.suites.FOLDER", tmp_path)
     bench("run", *PLAN[:-2], "-m", "popularity", "--results", tmp_path / "results", "--workers", 1)
     words = ("status", "--suite", "mini", *SMALL, "--results", tmp_path / "results")

@@ -25,7 +25,7 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.option(
         "-s", "--set", "given", multiple=True, metavar="KEY=VALUE", help="A setting of the method, such as lr=0.003."
     ),
-    click.option("--suite", help="A named suite instead."),
+    click.option("--suite", metavar="NAME|FILE", help="Instead, a named suite or a .yaml file (docs/sweeps.md)."),
     click.option("--seeds", type=click.IntRange(1), help="Number of seeds (default 1, or the suite's)."),
     click.option("--epochs", type=click.IntRange(1), help="Most epochs (default 20, or the suite's)."),
     click.option(
@@ -69,20 +69,22 @@ def specs_of(
     plugins: tuple[Path, ...],
 ) -> list[Spec]:
     """The specs of the chosen runs, each once, always in the same order. Raises BenchError for what cannot be run."""
-    from bench.suites import Entry, Setup, Suite, load
+    from bench.suites import Entry, Setup, Suite, at, load
 
     for plugin in plugins:
         registry.add_plugin(plugin)
     if suite and (datasets or methods):
         raise BenchError("give either --suite or -d and -m")
     if not suite and not (datasets and methods):
-        raise BenchError("say what to run: -d DATASET -m METHOD, or --suite NAME (see `bench list`)")
+        raise BenchError("say what to run: -d DATASET -m METHOD, or --suite NAME or FILE (see `bench list`)")
     named = [Entry(name) for name in methods]
     plan = load(suite) if suite else Suite("", 1, {name: Setup(named) for name in datasets})
-    for name in plan.datasets:  # names are checked before the slow imports
-        registry.find("dataset", name)
-    for name in plan.methods:
-        registry.find("method", name)
+    for name, setup in plan.datasets.items():  # names are checked before the slow imports
+        with at(setup.place):
+            registry.find("dataset", name)
+        for entry in setup.entries:
+            with at(entry.place):
+                registry.find("method", entry.method)
     limits = {k: v for k, v in (("epochs", epochs), ("patience", patience)) if v is not None}
     return _specs(plan, settings_of(given), knobs_of(knobs, domains), limits, seeds)
 
@@ -91,23 +93,23 @@ def _specs(
     plan: Suite, given: dict[str, Any], knobs: dict[str, Any], limits: dict[str, int], seeds: int | None
 ) -> list[Spec]:
     from bench.run import specify
+    from bench.suites import at
 
     for key in given:
         if any(key in entry.settings for setup in plan.datasets.values() for entry in setup.entries):
             raise BenchError(f"-s {key}: the entries of this suite differ in '{key}'; run one of them with -d and -m")
-    specs = [
-        specify(
-            dataset,
-            entry.method,
-            given={**setup.settings, **entry.settings, **given},
-            knobs=knobs,
-            seed=seed,
-            budget={**setup.budget, **limits},
-        )
-        for dataset, setup in plan.datasets.items()
-        for entry in setup.entries
-        for seed in range(seeds or plan.seeds)
-    ]
+    specs = []
+    for dataset, setup in plan.datasets.items():
+        for entry in setup.entries:
+            with at(entry.place and f"{entry.place}, on {dataset}"):
+                chosen = specify(
+                    dataset,
+                    entry.method,
+                    given={**setup.settings, **entry.settings, **given},
+                    knobs={**setup.knobs, **knobs},
+                    budget={**setup.budget, **limits},
+                )
+            specs += [replace(chosen, seed=seed) for seed in range(seeds or plan.seeds)]
     return list({spec.key: spec for spec in specs}.values())  # two shards must not both run one that is named twice
 
 

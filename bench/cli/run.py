@@ -16,6 +16,7 @@ from bench.cli._main import main
 from bench.cli._options import from_option, json_option, print_board, results_option, tuned_option
 from bench.cli._plan import plan_options, shard_of, specs_of
 from bench.errors import BenchError
+from bench.trackers import NAMES, Tracking
 
 if TYPE_CHECKING:
     from bench.cluster import Cluster
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
 )
 @click.option("--shard", metavar="I/N", help="Only every N-th run, from the I-th: one of N jobs that share the work.")
 @tuned_option
+@click.option(
+    "--tracker", "trackers", multiple=True, type=click.Choice(NAMES), help="Follow runs there too; may be repeated."
+)
 @click.option("--retry", is_flag=True, help="Run again what has a record of a failure.")
 @click.option(
     "--checkpoint", metavar="MINUTES", type=click.FloatRange(0), default=10.0, show_default=True,
@@ -69,6 +73,7 @@ def run(
     memory_limit: float | None,
     shard: str | None,
     tuned: bool,
+    trackers: tuple[str, ...],
     retry: bool,
     checkpoint: float,
     folder: Path | None,
@@ -103,9 +108,19 @@ def run(
         try:
             with cluster_of(executor, address) as cluster, progress(len(specs)) as shown:
                 outcome = execute(
-                    specs, store, shown, device=own, workers=workers, raw=folder, retry=retry, tuning=costs,
-                    limits=limits, cluster=cluster, checkpoint=checkpoint,
-                )  # fmt: skip
+                    specs,
+                    store,
+                    shown,
+                    device=own,
+                    workers=workers,
+                    raw=folder,
+                    retry=retry,
+                    tuning=costs,
+                    limits=limits,
+                    cluster=cluster,
+                    checkpoint=checkpoint,
+                    tracking=Tracking(trackers, results / "trackers"),
+                )
         finally:
             signal.signal(signal.SIGTERM, former)
         records = [r for s in specs if (r := store.get(s.to_dict(), s.key))]
