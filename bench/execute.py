@@ -25,7 +25,7 @@ from bench.run import method_digest
 from bench.running import mark
 from bench.spec import Spec, canonical
 from bench.store import Store, write_atomically
-from bench.trackers import Tracking
+from bench.trackers import UNTOLD, Tracking
 from bench.workers import NONE, Job, Limits, Outcome, Pool
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def execute(
     limits: Limits = NONE,
     cluster: Cluster | None = None,
     checkpoint: float = 0.0,
-    tracking: Tracking = Tracking(),
+    tracking: Tracking = UNTOLD,
 ) -> Counter[str]:
     """Runs every spec that has no record yet and stores its record at once; returns how many ended in which status.
 

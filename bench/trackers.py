@@ -66,7 +66,7 @@ class Tracking:
         return record, predictions
 
 
-NONE = Tracking()
+UNTOLD = Tracking()  # no tracker
 
 
 class _Log:

@@ -27,7 +27,7 @@ from bench.errors import BenchError
 from bench.run import stopped
 from bench.running import mark
 from bench.spec import Spec
-from bench.trackers import Tracking
+from bench.trackers import UNTOLD, Tracking
 
 Outcome = tuple[dict[str, Any], dict[str, np.ndarray]]
 ENDING_S, KEEPING_S = 10, 60
@@ -54,7 +54,7 @@ class Job:
     spec: Spec
     folder: Path | None = None
     checkpoint: float = 0.0
-    tracking: Tracking = Tracking()
+    tracking: Tracking = UNTOLD
     stop: tuple[str, str, datetime] | None = None
     again: bool = False
 
