@@ -239,7 +239,8 @@ def test_six_workers_killed_and_restarted_at_random(
     words = ("tune", *WORDS, "-m", "slow", "--plugin", slow, "--trials", 60, "--storage", url, "--results", tmp_path)
 
     def worker() -> subprocess.Popen[str]:
-        return start(*words, stdout=subprocess.DEVNULL, stderr=(tmp_path / "errors").open("a"))
+        with (tmp_path / "errors").open("a") as errors:
+            return start(*words, stdout=subprocess.DEVNULL, stderr=errors)
 
     generator, processes, kills = random.Random(0), [worker() for _ in range(6)], 0
     end = time.monotonic() + 900
