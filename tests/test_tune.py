@@ -17,12 +17,13 @@ import pytest
 import torch
 from conftest import SMALL, Bench, Plugin, Start
 
-from bench import config, metrics, registry, run, spaces, train, tune
+from bench import config, metrics, registry, run, spaces, train
 from bench.check import tiny_language_model
 from bench.data.prepare import load, prepare
 from bench.errors import BenchError
 from bench.run import Seen, specify
 from bench.store import Store
+from bench.study import Search, propose, training_seed
 
 KNOBS = {"users": 60, "items": 100, "groups": 200}
 WORDS = ("-d", "sim-news", *SMALL, "--epochs", 2)
@@ -139,7 +140,7 @@ def test_the_defaults_come_first_and_weights_lie_on_the_simplex(study: Callable[
 def test_the_value_of_trial_0_is_that_of_an_ordinary_run(study: Callable[..., dict[str, Any]]) -> None:
     """It is recomputed from the record of the same spec: the mean skill, over chance, of its validation metrics."""
     found = study("single_task", 1)
-    spec = specify("sim-news", "single_task", knobs=KNOBS, seed=tune.training_seed(0), budget={"epochs": 2})
+    spec = specify("sim-news", "single_task", knobs=KNOBS, seed=training_seed(0), budget={"epochs": 2})
     assert spec.to_dict() == found["study"]["spec"]
     record, _ = run.run(spec, device=torch.device("cpu"))
     base = train.constants(small().train, small().valid)
@@ -166,18 +167,18 @@ def test_the_same_seed_gives_the_same_trials(study: Callable[..., dict[str, Any]
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "random"])
 def test_what_is_proposed_does_not_depend_on_interruptions(sampler: str) -> None:
     """A new process for each trial, some killed while its parameters were written: the trials of one that lived on."""
-    found, search = space("shared_bottom"), tune.Search(sampler)
+    found, search = space("shared_bottom"), Search(sampler)
     half = spaces.Space(dict([*found.ranges.items()][:7]), {}, (), {})
     whole = optuna.create_study(direction="maximize", study_name="same")
     storage = optuna.storages.InMemoryStorage()
     for number in range(16):
         pieces = optuna.create_study(direction="maximize", study_name="same", storage=storage, load_if_exists=True)
         if number % 3 == 2 and sampler != "gp":  # it also reads what it has proposed itself (docs/tuning.md)
-            assert len(tune.propose(pieces, half, search, pieces.ask()).params) == 7
+            assert len(propose(pieces, half, search, pieces.ask()).params) == 7
             pieces = optuna.load_study(study_name="same", storage=storage)
         for each in (whole, pieces):
             left = [t for t in each.get_trials(deepcopy=False) if not t.state.is_finished()]
-            trial = tune.propose(each, found, search, left[0] if left else each.ask())
+            trial = propose(each, found, search, left[0] if left else each.ask())
             assert trial.number == number
             each.tell(trial, -abs(trial.params["dropout"] - 0.3) - abs(math.log(trial.params["lr"] / 1e-3)))
     assert [t.params for t in pieces.trials] == [t.params for t in whole.trials]
@@ -198,7 +199,7 @@ def test_finished_trials_are_not_run_again(
     first = study("popularity", 3)
     (outcome,) = (tmp_path / "results" / "studies").rglob("*.json")
     stored = outcome.read_bytes()
-    monkeypatch.setattr(tune, "trained", None)  # a trial would fail
+    monkeypatch.setattr("bench.trials.trained", None)  # a trial would fail
     words = ("tune", *WORDS, "-m", "popularity", "--trials", 3, "--results", tmp_path / "results")
     done = bench(*words)
     assert done.stderr.count("already stored (complete)") == 3

@@ -17,32 +17,35 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from conftest import SMALL, Bench, Plugin, Start
 from optuna.trial import TrialState
 
-from bench import tune
+from bench import trials
 from bench.data import cache
 from bench.data.prepare import prepare
 from bench.run import specify
+from bench.study import Budget, Search, Study, known_to, training_seed
+from bench.trials import Worker, tried
 
 KNOBS = {"users": 60, "items": 100, "groups": 200}
 WORDS = ("-d", "sim-news", *SMALL, "--epochs", 2)
-BUDGET = tune.Budget(trials=3)
+BUDGET = Budget(trials=3)
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Callable[..., tune.Study]:
+def study(tmp_path: Path) -> Callable[..., Study]:
     """A study of popularity in a results folder of this test."""
 
-    def make(storage: str | None = None) -> tune.Study:
-        seed = tune.training_seed(0)
+    def make(storage: str | None = None) -> Study:
+        seed = training_seed(0)
         spec = specify("sim-news", "popularity", knobs=KNOBS, seed=seed, budget={"epochs": 2})
-        return tune.Study(spec, [], tune.Search(), prepare("sim-news", KNOBS), tmp_path / "results", storage)
+        return Study(spec, [], Search(), prepare("sim-news", KNOBS), tmp_path / "results", storage)
 
     return make
 
 
-def dies(worker: tune._Worker) -> None:
+def dies(worker: Worker) -> None:
     """The worker's process is gone: the system has let go of its lock, and the file is still there."""
     worker.lock.release(force=True)
 
@@ -54,10 +57,10 @@ def finished(opened: optuna.Study) -> list[int]:
 # In one process
 
 
-def test_a_dead_worker_s_trial_goes_on_with_the_same_parameters(study: Callable[..., tune.Study]) -> None:
+def test_a_dead_worker_s_trial_goes_on_with_the_same_parameters(study: Callable[..., Study]) -> None:
     made = study()
     opened = made.opened()
-    alive, first, second = (tune._Worker(made, opened, name) for name in ("a", "b", "c"))
+    alive, first, second = (Worker(made, opened, name) for name in ("a", "b", "c"))
     for worker in (alive, first, second):
         worker.__enter__()
     kept, lost = alive.next(BUDGET), first.next(BUDGET)
@@ -72,27 +75,27 @@ def test_a_dead_worker_s_trial_goes_on_with_the_same_parameters(study: Callable[
     assert new is not None and new.number == 2  # what living workers have is left to them
 
 
-def test_a_trial_that_kills_its_process_is_a_failure(study: Callable[..., tune.Study]) -> None:
+def test_a_trial_that_kills_its_process_is_a_failure(study: Callable[..., Study]) -> None:
     made = study()
     opened = made.opened()
-    for life in range(tune.LIVES):
-        worker = tune._Worker(made, opened, f"worker {life}")
+    for life in range(trials.LIVES):
+        worker = Worker(made, opened, f"worker {life}")
         worker.__enter__()
         trial = worker.next(BUDGET)
         assert trial is not None and trial.number == 0
         dies(worker)
-    with tune._Worker(made, opened, "last") as worker:
+    with Worker(made, opened, "last") as worker:
         trial = worker.next(BUDGET)
         assert trial is not None and trial.number == 1
     first = opened.trials[0]
     assert first.state == TrialState.FAIL and "died 5 times" in first.user_attrs["reason"]
 
 
-def test_ctrl_c_does_not_count_as_a_death(study: Callable[..., tune.Study]) -> None:
+def test_ctrl_c_does_not_count_as_a_death(study: Callable[..., Study]) -> None:
     made = study()
     opened = made.opened()
     for name in "abc":
-        with pytest.raises(KeyboardInterrupt), tune._Worker(made, opened, name) as worker:
+        with pytest.raises(KeyboardInterrupt), Worker(made, opened, name) as worker:
             trial = worker.next(BUDGET)
             assert trial is not None and trial.number == 0
             raise KeyboardInterrupt
@@ -100,20 +103,20 @@ def test_ctrl_c_does_not_count_as_a_death(study: Callable[..., tune.Study]) -> N
 
 
 def test_workers_elsewhere_are_heard_through_the_database(
-    study: Callable[..., tune.Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another machine has other locks: there a worker is alive as long as it gives signs of life."""
-    monkeypatch.setattr(tune, "BEAT_S", 0.1)
-    monkeypatch.setattr(tune, "SILENCE_S", 1.0)
-    monkeypatch.setattr(tune, "POLL_S", 0.05)
+    monkeypatch.setattr(trials, "BEAT_S", 0.1)
+    monkeypatch.setattr(trials, "SILENCE_S", 1.0)
+    monkeypatch.setattr(trials, "POLL_S", 0.05)
     made = study(f"sqlite:///{tmp_path / 'study.db'}")
     here, there = made.opened(), made.opened()
-    budget = tune.Budget(trials=1)
-    with tune._Worker(made, here, "here") as worker:
+    budget = Budget(trials=1)
+    with Worker(made, here, "here") as worker:
         trial = worker.next(budget)
         assert trial is not None
         monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "other"))
-        other = tune._Worker(made, there, "there")
+        other = Worker(made, there, "there")
         with worker.alive(trial):
             end = time.monotonic() + 2.5
             while time.monotonic() < end:
@@ -126,31 +129,31 @@ def test_workers_elsewhere_are_heard_through_the_database(
         assert 0.5 < time.monotonic() - begin < 10
 
 
-def test_a_trial_that_two_have_finished_counts_once(study: Callable[..., tune.Study]) -> None:
+def test_a_trial_that_two_have_finished_counts_once(study: Callable[..., Study]) -> None:
     made = study()
     opened = made.opened()
-    with tune._Worker(made, opened, "a") as worker:
+    with Worker(made, opened, "a") as worker:
         trial = worker.next(BUDGET)
         assert trial is not None
-        device = tune.torch.device("cpu")
-        assert tune._tried(made, opened, trial, device, print).startswith("skill ")
+        device = torch.device("cpu")
+        assert tried(made, opened, trial, device, print).startswith("skill ")
         told = opened.trials[0]
-        assert tune._tried(made, opened, trial, device, print) == "was finished by another worker"
+        assert tried(made, opened, trial, device, print) == "was finished by another worker"
         assert opened.trials[0] == told
 
 
-def test_what_was_begun_too_much_waits_until_it_is_wanted(study: Callable[..., tune.Study]) -> None:
+def test_what_was_begun_too_much_waits_until_it_is_wanted(study: Callable[..., Study]) -> None:
     made = study()
     opened = made.opened()
     for _ in range(3):
         opened.ask()  # as if workers on several machines had begun at once
-    one = tune.Budget(trials=1)
-    with tune._Worker(made, opened, "a") as worker:
+    one = Budget(trials=1)
+    with Worker(made, opened, "a") as worker:
         trial = worker.next(one)
         assert trial is not None and trial.number == 0
         trial.set_user_attr("seconds", 0.1)
         opened.tell(trial, 0.5)
-        assert [t.number for t in one.counted(tune._known(opened))] == [0] and one.met(tune._known(opened))
+        assert [t.number for t in one.counted(known_to(opened))] == [0] and one.met(known_to(opened))
         assert worker.next(one) is None
         later = worker.next(replace(one, trials=3))
         assert later is not None and later.number == 1 and set(later.params) == set(made.space.ranges)

@@ -87,13 +87,14 @@ def tune(
     from bench import tune as tuning
     from bench.machine import device_of
     from bench.progress import progress
+    from bench.study import Budget, Search, training_seed
 
-    spec = replace(spec, seed=tuning.training_seed(seed))
+    spec = replace(spec, seed=training_seed(seed))
     fixed = settings_of(chosen["given"])
-    search = tuning.Search(sampler, pruner, seed, stage, pareto, points if sampler == "grid" else 0)
+    search = Search(sampler, pruner, seed, stage, pareto, points if sampler == "grid" else 0)
     with progress(trials) as shown:
         outcome = tuning.tune(
-            spec, fixed, tuning.Budget(trials, seconds), results, shown, search=search, workers=workers,
+            spec, fixed, Budget(trials, seconds), results, shown, search=search, workers=workers,
             storage=storage, device=device_of(device), raw=folder,
         )  # fmt: skip
     if as_json:
