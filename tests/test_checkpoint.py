@@ -14,12 +14,14 @@ import pytest
 import torch
 from conftest import SMALL, Bench, Plugin, Start
 
-from bench import check, checkpoint, registry, run
+from bench import check, checkpoint, registry, run, train
 from bench.api import Method
 from bench.checkpoint import Keeper
 from bench.data import cache
+from bench.data.tensors import Split
 from bench.train import Fit, evaluate, fit
 from methods._tuned import Tuned
+from methods.controller import Action
 
 EPOCHS, SIZE = 3, 256
 Records = Callable[[Path], dict[str, Any]]
@@ -68,8 +70,8 @@ def learn(method: Method, data: Any, keeper: Keeper | None = None, **given: Any)
     return fit(method, data.train, data.valid, **usual | given, keeper=keeper)
 
 
-def batches(data: Any) -> int:
-    return len(list(data.train.batches(SIZE, torch.Generator().manual_seed(0))))
+def batches(split: Split) -> int:
+    return len(list(split.batches(SIZE, torch.Generator().manual_seed(0))))
 
 
 def assert_resumes(make: Callable[[], Method], data: Any, **given: Any) -> None:
@@ -79,7 +81,7 @@ def assert_resumes(make: Callable[[], Method], data: Any, **given: Any) -> None:
     wanted = learn(whole, data, **given)
     if not wanted.curve:
         return  # nothing is trained step by step
-    after = round(batches(data) * (1 - whole.meta_share))
+    after = round(batches(data.train) * (1 - whole.meta_share))
     with pytest.raises(Cut):
         learn(make(), data, Killed(after + after // 2), **given)
     method = make()
@@ -91,13 +93,10 @@ def assert_resumes(make: Callable[[], Method], data: Any, **given: Any) -> None:
     np.testing.assert_equal(evaluate(method, data.valid), evaluate(whole, data.valid))
 
 
-OWN_STATE = ("unfreeze", "controller", "auto_lambda")
-
-
 def _methods() -> Iterator[Any]:
-    """All of them; of those that train a language model, only a few outside `make slow`."""
+    """All of them; of those that train a language model, one outside `make slow`: see also ``test_on_resume``."""
     for name in sorted(registry.methods()):
-        alike = issubclass(registry.load_method(name), Tuned) and name not in OWN_STATE
+        alike = issubclass(registry.load_method(name), Tuned) and name != "unfreeze"
         yield pytest.param(name, marks=[pytest.mark.slow] if alike else [])
 
 
@@ -115,6 +114,31 @@ def test_every_balancer(name: str) -> None:
     assert_resumes(lambda: check.make("shared_bottom", data.schema, balancer=name, **own), data)
 
 
+def test_on_resume_of_auto_lambda() -> None:
+    """Cut off amid a stream of several meta batches."""
+    data = check.small("sim-news")
+
+    def make() -> Method:
+        method = check.make("auto_lambda", data.schema)
+        method.meta_share = 0.5
+        return method
+
+    assert batches(train.kept_from(data.train, 0.5)[1]) > 2
+    assert_resumes(make, data)
+
+
+def test_on_resume_of_the_controller() -> None:
+    """Cut off while the other optimiser is at work."""
+    data = check.small("sim-news")
+
+    def make() -> Method:
+        method: Any = check.make("controller", data.schema)
+        method.judge = lambda gains: Action(switch=True)
+        return method  # type: ignore[no-any-return]
+
+    assert_resumes(make, data)
+
+
 @pytest.mark.parametrize("augment", ["substitute", "mixup"])
 def test_augmented_batches(augment: str) -> None:
     data = check.small("sim-shop")
@@ -127,7 +151,7 @@ def test_killed_between_training_and_evaluation() -> None:
     whole = check.make("single_task", data.schema)
     wanted = learn(whole, data)
     with pytest.raises(Cut):
-        learn(check.make("single_task", data.schema), data, Killed(batches(data) * EPOCHS + 1))
+        learn(check.make("single_task", data.schema), data, Killed(batches(data.train) * EPOCHS + 1))
     steps: list[int] = []
     fresh = check.make("single_task", data.schema)
     fresh.step = lambda *given: steps.append(1)  # type: ignore[assignment, func-returns-value, return-value]
@@ -188,7 +212,7 @@ def test_a_useless_file_is_left_out_of_account(
     data, belongs = check.small("sim-news"), {"code": "digest-1"}
     method = check.make("shared_bottom", data.schema)
     wanted = learn(method, data)
-    first = Killed(batches(data) + 2)
+    first = Killed(batches(data.train) + 2)
     first.belongs |= belongs
     with pytest.raises(Cut):
         learn(check.make("shared_bottom", data.schema), data, first)
@@ -199,7 +223,7 @@ def test_a_useless_file_is_left_out_of_account(
     again.step = lambda *given: (steps.append(1), step(*given))[1]  # type: ignore[assignment, func-returns-value]
     found = learn(again, data, Keeper("test", 1.0, belongs))
     assert capsys.readouterr().err == f"bench: {first.path} {why}; the run starts anew\n"
-    assert len(steps) == batches(data) * EPOCHS and found.curve == wanted.curve
+    assert len(steps) == batches(data.train) * EPOCHS and found.curve == wanted.curve
 
 
 # A run has several trainings where it learns from a teacher, or from rehearsals. (method, settings, kinds of files)
