@@ -45,7 +45,7 @@ class Search:
     seed: int = 0
     stage: str = "all"
     pareto: bool = False
-    points: int = 3
+    points: int = 0
 
 
 @dataclass(frozen=True)
