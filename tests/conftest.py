@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -65,6 +66,14 @@ def offline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
                 monkeypatch.setenv(spelled, "http://127.0.0.1:9")  # nothing listens there: it fails at once
         monkeypatch.setenv("no_proxy", "")
         monkeypatch.setenv("NO_PROXY", "")
+
+
+def until(reached: Callable[[], object], limit: float, step: float = 0.002) -> None:
+    """Waits, looking every ``step`` seconds; fails if it takes longer than ``limit`` seconds."""
+    end = time.monotonic() + limit
+    while not reached():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(step)
 
 
 @pytest.fixture(scope="session")

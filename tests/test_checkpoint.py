@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import conftest
 import numpy as np
 import pytest
 import torch
@@ -316,11 +317,7 @@ def kept() -> list[Path]:
     return sorted((cache.root() / "checkpoints").glob("*.safetensors"))
 
 
-def until(reached: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not reached():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.002)
+until = partial(conftest.until, limit=60)
 
 
 def test_kill(slow: Callable[[], int], bench: Bench, start: Start, records: Records, tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import conftest
 import psutil
 import pytest
 from conftest import SMALL, Bench, Plugin, Start
@@ -25,11 +26,7 @@ NOTE = "def on_start(self, train):\n    with open({path!r}, 'a') as file:\n     
 Records = Callable[[Path], dict[str, Any]]
 
 
-def until(reached: Callable[[], object]) -> None:
-    end = time.monotonic() + LIMIT
-    while not reached():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.002)
+until = partial(conftest.until, limit=LIMIT)
 
 
 @pytest.fixture

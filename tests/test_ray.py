@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import conftest
 import psutil
 import pytest
 from conftest import SMALL, Bench, Plugin, Start
-
-pytest.importorskip("ray")
 
 import bench.cluster  # noqa: F401 (it sets Ray's environment)
 
@@ -32,11 +31,7 @@ def on_epoch(self, epoch, valid):
 Records = Callable[[Path], dict[str, Any]]
 
 
-def until(reached: Callable[[], object]) -> None:
-    end = time.monotonic() + LIMIT
-    while not reached():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
+until = partial(conftest.until, limit=LIMIT, step=0.01)
 
 
 @pytest.fixture(scope="module")

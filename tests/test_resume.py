@@ -9,9 +9,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import conftest
 import psutil
 import pytest
 from conftest import SMALL, Bench, Start
@@ -23,12 +25,7 @@ STOPPED = "bench: stopped; stored records are whole, and the same command contin
 Records = Callable[[Path], dict[str, Any]]
 
 
-def until(reached: Callable[[], object]) -> None:
-    """Waits; fails if it takes too long."""
-    end = time.monotonic() + LIMIT
-    while not reached():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.002)
+until = partial(conftest.until, limit=LIMIT)
 
 
 def stored(results: Path) -> int:
