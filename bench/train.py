@@ -116,7 +116,7 @@ def fit(
     generator = torch.Generator().manual_seed(derive_seed("batches", seed))
     constant = constants(train, valid)
     constant_there = constants(train, method.meta) if method.meta is not None else {}
-    on_device = train.to(device)
+    on_device, valid_there = train.to(device), valid.to(device)
     altered = augmentation(augment, augment_rate, on_device)
     parallel.draw_apart(seed)
     first, done, step, order = 1, 0, 0, generator.get_state()  # epoch, batches of it, all batches, start of the epoch
@@ -154,7 +154,7 @@ def fit(
         if not all(map(math.isfinite, losses)):
             raise Diverged(f"training loss is not finite in epoch {epoch}")
         result.rows += train.rows
-        scores = _finite_score(valid, evaluate(method, valid), primary_only=True)
+        scores = _finite_score(valid, evaluate(method, valid_there), primary_only=True)
         names = [t.name for t in method.tasks]
         primary = {t.name: scores[t.name][t.metrics[0]] for t in method.tasks}
         result.curve.append({"epoch": epoch, "loss": dict(zip(names, losses, strict=True)), "valid": primary})
@@ -241,12 +241,12 @@ def evaluate(method: Method, split: Split) -> dict[str, np.ndarray]:
     """Predictions of every task on a split: probabilities, values or scores. The method is given no labels."""
     method.eval()
     device = next((t.device for t in [*method.parameters(), *method.buffers()]), torch.device("cpu"))
-    collected: dict[str, list[np.ndarray]] = {t.name: [] for t in method.tasks}
+    collected: dict[str, list[Tensor]] = {t.name: [] for t in method.tasks}
     for batch in split.to(device).inputs(EVALUATION_ROWS):
         outputs = method(batch)
         for task in method.tasks:
-            collected[task.name].append(_prediction(task, outputs[task.name]).float().cpu().numpy())
-    return {name: np.concatenate(chunks) for name, chunks in collected.items()}
+            collected[task.name].append(_prediction(task, outputs[task.name]).float())
+    return {name: torch.cat(chunks).cpu().numpy() for name, chunks in collected.items()}  # a GPU is waited for once
 
 
 def mean_skill(tasks: tuple[Task, ...], scores: Scores, constant: Scores) -> float:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,11 @@ from bench.errors import BenchError
 from bench.trackers import NAMES, Tracking
 
 if TYPE_CHECKING:
+    import torch
+
     from bench.cluster import Cluster
+    from bench.spec import Spec
+    from bench.store import Store
 
 
 @main.command()
@@ -61,6 +66,8 @@ if TYPE_CHECKING:
     "--checkpoint", metavar="MINUTES", type=click.FloatRange(0), default=10.0, show_default=True,
     help="How often a long run is kept, to go on from there after an interruption; 0 for never.",
 )  # fmt: skip
+@click.option("--profile", is_flag=True, help="Then show where the time of a training step goes; changes no record.")
+@click.option("--trace", is_flag=True, help="With --profile: write a Chrome trace next to the record, too.")
 @from_option
 @results_option
 @json_option
@@ -76,6 +83,8 @@ def run(
     trackers: tuple[str, ...],
     retry: bool,
     checkpoint: float,
+    profile: bool,
+    trace: bool,
     folder: Path | None,
     results: Path,
     as_json: bool,
@@ -87,6 +96,8 @@ def run(
     """
     if address is not None and executor != "ray":
         raise BenchError("--address is that of a Ray cluster: give --executor ray too")
+    if trace and not profile:
+        raise BenchError("--trace is that of a profile: give --profile too")
     part, specs = shard_of(shard), specs_of(**plan)
     costs: dict[str, dict[str, Any]] = {}
     if tuned:
@@ -130,6 +141,8 @@ def run(
             click.echo(json.dumps(records, indent=1))
         else:
             print_board(records)
+        if profile:
+            _profile(specs, store, own, folder, trace)
     _fail_on(records)
 
 
@@ -140,6 +153,25 @@ def cluster_of(executor: str, address: str | None) -> AbstractContextManager[Clu
     from bench.cluster import Cluster
 
     return Cluster(address)
+
+
+def _profile(specs: list[Spec], store: Store, device: torch.device, raw: Path | None, trace: bool) -> None:
+    """Prints the profile of each configuration, whatever its seeds, to standard error."""
+    from bench.data.prepare import load, prepare
+    from bench.profile import profile
+    from bench.run import fault
+
+    first = {replace(spec, seed=0).key: spec for spec in reversed(specs)}
+    for spec in reversed(first.values()):
+        data = load(prepare(spec.dataset, spec.dataset_config, raw))
+        path = store.path(spec.to_dict(), spec.key).with_suffix(".trace.json.gz") if trace else None
+        try:
+            click.echo(f"\n{profile(spec, data, device, path)}", err=True)
+        except BenchError:
+            raise
+        except Exception as error:  # as in a run: a fault of one method leaves the others alone
+            status, reason = fault(error)
+            click.echo(f"\n{spec.method} on {spec.dataset}: {status}: {reason}", err=True)
 
 
 def _fail_on(records: list[dict[str, Any]]) -> None:

@@ -63,7 +63,7 @@ class Split:
         rows = torch.repeat_interleave(self.start[:-1][order], sizes) + within
         local = torch.repeat_interleave(torch.arange(self.groups), sizes)
         device = self.item.device
-        order, rows, local = order.to(device), rows.to(device), local.to(device)
+        order, rows, local = (_sent(index, device) for index in (order, rows, local))
         for first, last in _cuts(ends, size):
             part = slice(int(ends[first - 1]) if first else 0, int(ends[last - 1]))
             yield self._gather(order[first:last], rows[part], local[part] - first)
@@ -73,7 +73,7 @@ class Split:
         if self.item.device == device:
             return self
         moved = {f.name: _moved(getattr(self, f.name), device) for f in fields(self) if f.name != "start"}
-        return Split(**moved, start=self.start)
+        return replace(self, **moved)
 
     def _gather(self, groups: Tensor, rows: Tensor, local: Tensor) -> Batch:
         scope = {t.name: groups if t.scope == "user" else rows for t in self.schema.tasks}
@@ -118,7 +118,7 @@ class Split:
                 item=self.item[rows],
                 pair_cat=self.pair_cat[rows],
                 pair_num=self.pair_num[rows],
-                group=torch.repeat_interleave(torch.arange(last - first), self.sizes[groups]).to(self.item.device),
+                group=_sent(torch.repeat_interleave(torch.arange(last - first), self.sizes[groups]), self.item.device),
                 items=self.items,
             )
 
@@ -129,6 +129,11 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, dict):
         return {k: v.to(device) for k, v in value.items()}
     return Items(value.cat.to(device), value.num.to(device)) if isinstance(value, Items) else value
+
+
+def _sent(index: Tensor, device: torch.device) -> Tensor:
+    """An index on the device. A GPU takes it from pinned memory, beside what it still computes."""
+    return index.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else index.to(device)
 
 
 def _cuts(ends: Tensor, size: int) -> Iterator[tuple[int, int]]:
