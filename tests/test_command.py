@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from pathlib import Path
 from typing import Any
 
 from bench import registry
 from bench.cli._plan import shard_of, specs_of
 from bench.cli.run import run
 from bench.command import reproduce_command
+from bench.spec import canonical
 
 RUNS = registry.ROOT / "results" / "reference" / "runs"
 SPEC = {
@@ -29,15 +29,18 @@ def understood(command: str) -> list[Any]:
     return specs_of(**plan)[shard_of(context.params["shard"])]
 
 
-def one_of_each() -> list[Path]:
-    """The last record of each method on each data set."""
-    return [sorted(folder.glob("*.json"))[-1] for folder in sorted(RUNS.glob("*/*"))]
+def one_of_each() -> dict[str, dict[str, Any]]:
+    """The record with the last seed of each configuration on each data set: tuned ones and declined ones, too."""
+    records = [json.loads(path.read_text("utf-8")) for path in RUNS.glob("*/*/*.json")]
+    records.sort(key=lambda r: int(r["spec"]["seed"]))
+    return {canonical([r["spec"][key] for key in ("dataset", "method", "config", "lm")]): r for r in records}
 
 
 def test_names_the_published_runs() -> None:
-    for path in one_of_each():
-        record = json.loads(path.read_text("utf-8"))
-        assert [spec.key for spec in understood(reproduce_command(record["spec"]))] == [path.stem]
+    records = one_of_each().values()
+    assert any((r["cost"] or {}).get("tuning_trials") for r in records)
+    for record in records:
+        assert [spec.key for spec in understood(reproduce_command(record["spec"]))] == [record["key"]]
 
 
 def test_all_seeds_of_a_row() -> None:
