@@ -126,7 +126,7 @@ def values(row: Row, task: Record, part: str = "test") -> dict[int, float]:
 
 def chance(row: Row, task: Record, part: str = "test") -> float | None:
     """What the best constant prediction gets there: the zero of skill."""
-    known = next((r["references"]["chance"] for r in row.runs.values() if r.get("references")), {})
+    known: Record = next((r["references"]["chance"] for r in row.runs.values() if r.get("references")), {})
     value: float | None = _part(known, part).get(task["name"], {}).get(task["metric"])
     return value
 

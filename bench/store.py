@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,18 @@ class Store:
         path = self.path(record["spec"], record["key"])
         write_atomically(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
         return path
+
+    def find(self, key: str) -> dict[str, Any]:
+        """The record whose key begins so. Raises BenchError, with the nearest, if there is none or more than one."""
+        paths = {path.stem: path for path in sorted(self.root.glob("runs/*/*/*.json"))}
+        found = [own for own in paths if own.startswith(key)] if key else []
+        if len(found) == 1:
+            return _read(paths[found[0]])
+        near = found[:3] or get_close_matches(key, paths, n=3, cutoff=0)
+        named = ", ".join(f"{own} ({paths[own].parent.parent.name} {paths[own].parent.name})" for own in near)
+        if found:
+            raise BenchError(f"{len(found)} keys begin with '{key}', such as {named}; give more of it")
+        raise BenchError(f"no record '{key}' in {self.root}; {f'nearest: {named}' if near else 'there are no records'}")
 
     def records(self) -> Iterator[dict[str, Any]]:
         """All records in path order. Raises BenchError naming a file that is no record."""
