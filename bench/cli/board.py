@@ -15,8 +15,17 @@ from bench.errors import BenchError
 @results_option
 @json_option
 @click.option("--check", is_flag=True, help="Write nothing; fail if the stored leaderboard differs.")
-def board(results: Path, as_json: bool, check: bool) -> None:
+@click.option("--compare", "pair", nargs=2, metavar="A B", help="Instead, two rows head to head: 'mmoe, tuned' ple.")
+@click.option(
+    "--margin", type=float, help="With --compare: a difference in skill that does not matter (default 0.005)."
+)
+def board(results: Path, as_json: bool, check: bool, pair: tuple[str, str] | None, margin: float | None) -> None:
     """Print the leaderboard of the stored records and write it to RESULTS/LEADERBOARD.md (with --json: only print)."""
+    if margin is not None and pair is None:
+        raise BenchError("--margin goes with --compare A B")
+    if pair is not None:
+        _compare(results, as_json, pair, margin)
+        return
     from bench import leaderboard, render
     from bench.store import Store, write_atomically
 
@@ -32,3 +41,12 @@ def board(results: Path, as_json: bool, check: bool) -> None:
         return
     click.echo(render.to_console(made, width()))
     write_atomically(path, text)
+
+
+def _compare(results: Path, as_json: bool, pair: tuple[str, str], margin: float | None) -> None:
+    from bench import compare
+    from bench.store import Store
+
+    chosen = compare.MARGIN if margin is None else margin
+    found = compare.compare(Store(results).records(), *pair, margin=chosen, results=results)
+    click.echo(compare.to_json(found) if as_json else compare.to_console(found, width()), nl=False)
