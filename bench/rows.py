@@ -111,7 +111,9 @@ def groups(records: Iterable[Record]) -> list[Group]:
     for record in records:
         if record["role"] == "final" and record["spec"]["protocol"].startswith("clean-"):
             found.setdefault(canonical(_about(record)), []).append(record)
-    ordered = [(_about(found[key][0]), found[key]) for key in sorted(found)]
+    ordered = sorted(
+        ((_about(some[0]), some) for some in found.values()), key=lambda g: (g[0]["dataset"], canonical(g[0]))
+    )
     return [
         Group(about["dataset"], _title(about, [other for other, _ in ordered]), about, _rows(some))
         for about, some in ordered
