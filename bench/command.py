@@ -7,7 +7,11 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from bench.errors import BenchError
 from bench.spec import canonical
+
+COMPONENTS = ("trunk", "teacher", "teacher.trunk", "balancer", "balancer.of")
+LANGUAGE_MODELS = ("lm", "teacher.lm")
 
 
 def reproduce_command(spec: Mapping[str, Any], seeds: int | None = None) -> str:
@@ -25,6 +29,32 @@ def reproduce_command(spec: Mapping[str, Any], seeds: int | None = None) -> str:
     if seeds is None and count > 1:
         words += ["--shard", f"{count}/{count}"]  # of the seeds 0, 1, ... the last alone
     return shlex.join(words)
+
+
+def short_command(spec: Mapping[str, Any], seeds: int) -> str:
+    """The same for the first ``seeds`` seeds, with only what differs from the defaults of this version.
+
+    It loads the method's code; where that is not to be had, it names all settings.
+    """
+    from bench import config, registry
+
+    named = {k: v for k, v in spec["config"].items() if k in COMPONENTS}
+    try:
+        resolved, _ = config.resolve(spec["method"], named)
+        knobs = config.settings(registry.load_dataset(spec["dataset"]))
+    except BenchError:
+        return reproduce_command(spec, seeds)
+    usual = config.resolve(spec["method"], {})[0]
+
+    def differs(key: str, value: Any) -> bool:
+        default = usual.get(key) if key in named else resolved.get(key)
+        if key in LANGUAGE_MODELS and isinstance(default, str):  # a record's names the weights, too
+            return str(value).partition("@")[0] != default
+        return key not in resolved or canonical(default) != canonical(value)
+
+    chosen = {k: v for k, v in spec["config"].items() if differs(k, v)}
+    data = {k: v for k, v in spec["dataset_config"].items() if k not in knobs or canonical(knobs[k]) != canonical(v)}
+    return reproduce_command({**spec, "config": chosen, "dataset_config": data}, seeds)
 
 
 def _typed(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from bench import registry
 from bench.cli._plan import shard_of, specs_of
 from bench.cli.run import run
-from bench.command import reproduce_command
+from bench.command import reproduce_command, short_command
 from bench.spec import canonical
 
 RUNS = registry.ROOT / "results" / "reference" / "runs"
@@ -55,3 +55,14 @@ def test_values_keep_their_type_and_the_shell_sees_one_word_each() -> None:
     assert 'domains={"test":["c"],"train":["a b"]}' in words
     assert 'flag="true"' in words and "text=it's" in words and "empty=null" in words and "lr=0.002" in words
     assert words[-4:] == ["--seeds", "3", "--shard", "3/3"]
+
+
+def test_the_short_command_means_the_same_runs() -> None:
+    for record in one_of_each().values():
+        command = short_command(record["spec"], record["spec"]["seed"] + 1)
+        assert understood(command)[-1].key == record["key"], command
+    assert "-s width=" not in command and "--data" not in command
+
+
+def test_the_short_command_of_an_unknown_method_names_all() -> None:
+    assert short_command(SPEC | {"method": "elsewhere"}, 2) == reproduce_command(SPEC | {"method": "elsewhere"}, 2)
