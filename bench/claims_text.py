@@ -21,7 +21,8 @@ def to_console(findings: Sequence[Finding], width: int | None = None) -> str:
     """The answers in one table, then the numbers behind each."""
     blocks = [str(tabulate(_summary(findings), ["claim", "answer", "p", "why"], "simple", disable_numparse=True))]
     for finding in findings:
-        grid = str(tabulate([_cells(line) for line in finding.lines], HEADERS, "simple", disable_numparse=True))
+        body = [[textwrap.fill(cell, 36, break_on_hyphens=False) for cell in _cells(line)] for line in finding.lines]
+        grid = str(tabulate(body, HEADERS, "simple", disable_numparse=True))
         text = [_wrap(line, width) for line in _about(finding)]
         blocks.append("\n".join([*text, textwrap.indent(grid, "  ")]))
         if finding.commands:
@@ -100,7 +101,8 @@ def _legend(findings: Sequence[Finding]) -> list[str]:
         f"their number; then Holm over the {len(findings)} claims. Below {ALPHA:g} the claim is confirmed or refuted.",
         "to settle: seeds with which the line alone would be decided, with a chance of .8, if the observed difference "
         "and spread are the true ones.",
-        "The answers are about these data sets, budgets and settings, not about the papers' own.",
+        "A and B share data, protocol and budget (epochs, patience). Seeds vary the training alone; the test part is "
+        "one and the same. The answers are about these data sets, budgets and settings, not about the papers' own.",
     ]
 
 
