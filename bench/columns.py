@@ -113,7 +113,7 @@ class Comparison:
             None if entry is self.baseline or entry.kind in YARDSTICKS else common(values, base)
             for entry, values in zip(self.entries, series, strict=True)
         ]
-        adjusted = holm([difference and difference.p for difference in differences])
+        adjusted = holm([_p(difference) for difference in differences])
         rivals = [s for entry, s in zip(self.entries, series, strict=True) if entry.kind == "competitor" and s]
         best = _best(rivals, column.larger)
         return [
@@ -133,9 +133,7 @@ class Comparison:
 def _yardsticks(measured: Sequence[Run]) -> list[Entry]:
     """Oracle and chance, which every run carries: read from the first."""
     first = [(kind, run) for kind in YARDSTICKS for run in [r for r in measured if kind in r.references][:1]]
-    return [
-        Entry(kind, kind, kind, False, {}, {run.seed: _as_run(run, run.references[kind])}) for kind, run in first
-    ]
+    return [Entry(kind, kind, kind, False, {}, {run.seed: _as_run(run, run.references[kind])}) for kind, run in first]
 
 
 def _as_run(run: Run, parts: Mapping[str, Any]) -> Run:
@@ -159,12 +157,16 @@ def _best(rivals: Sequence[Series], larger: bool) -> Series | None:
 def _beats(best: Series, others: Sequence[Series], larger: bool) -> bool:
     found = [common(best, other) for other in others]
     ahead = all(d is not None and (d.mean > 0) is larger and d.mean != 0 for d in found)
-    return ahead and all(p is not None and p < ALPHA for p in holm([d and d.p for d in found]))
+    return ahead and all(p is not None and p < ALPHA for p in holm([_p(difference) for difference in found]))
+
+
+def _p(difference: Difference | None) -> float | None:
+    return None if difference is None else difference.p
 
 
 def _cell(values: Series, difference: Difference | None, p: float | None, bold: bool) -> Cell:
     if not values:
         return Cell()
     centre, half = mean_interval(list(values.values()))
-    text = f"{centre:z.4f}" + ("" if half is None else f" ± {short(half, '.4f')}")
+    text = f"{centre:z.4f}" + ("" if half is None else f" ± {short(f'{half:.4f}')}")
     return Cell(text, centre, half, dict(values), difference, p, p is not None and p < ALPHA, bold)

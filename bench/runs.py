@@ -151,8 +151,8 @@ class _Reader:
             line.choices |= {**spec["config"], "lm": spec["lm"], "version": spec.get("method_version"), **parts}
         line.reference |= bool(record["reference"])
         group.rows |= data.get("rows") or {}
-        group.models |= {spec["lm"]} - {None}
-        group.devices |= {(record.get("env") or {}).get("device")} - {None}
+        group.models.add(spec["lm"] or "")
+        group.devices.add((record.get("env") or {}).get("device") or "")
         run = self.run(record)
         if run.status == "ok":
             group.slices |= {name: part["rows"] for name, part in (record["metrics"].get("slices") or {}).items()}
