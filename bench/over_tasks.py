@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-import numpy as np
 import scipy  # loads its parts when they are first used
 
 from bench.columns import BASELINE, YARDSTICKS, Comparison, common, larger
@@ -25,11 +24,11 @@ COSTS = {  # column: entry of a record's cost, form
 }
 BLANK = Cell("")
 LEGEND = {  # by column
-    DELTA: f"Δm %: mean over tasks of the change of the metric relative to {BASELINE}, in percent, where more is better "
-    "for errors too; mean over common seeds and its 95 % interval.",
+    DELTA: f"Δm %: mean over tasks of the change of the metric relative to {BASELINE} in percent, a fall of an error "
+    "counting as a gain; mean over common seeds and its 95 % interval.",
     WORST: f"worst task: the task with the lowest mean difference to {BASELINE}, in skill.",
-    WORSE: f"worse: on how many pairs of task and seed the row is worse than {BASELINE}; in brackets the number of tasks "
-    "on which it is worse with a star.",
+    WORSE: f"worse: on how many pairs of task and seed the row is worse than {BASELINE}; in brackets, on how many "
+    "tasks with a star.",
     RANK: "mean rank: over tasks, among the competitors with a value for each; 1 is best.",
     SHARE: "of oracle: mean skill as a share of the oracle's.",
     "fit s": "fit s: mean seconds to fit; trained: parameters trained.",
@@ -43,22 +42,18 @@ def over_tasks(compared: Comparison, title: str, cells: Cells) -> Table | None:
     columns = {}
     if compared.baseline is not None:
         base = compared.baseline
-        own = [entry is not base and entry.kind not in YARDSTICKS for entry in compared.entries]
+        rows = [None if e is base or e.kind in YARDSTICKS else e for e in compared.entries]
         columns = {
-            DELTA: [
-                _delta(compared, entry, base) if e else BLANK for entry, e in zip(compared.entries, own, strict=True)
-            ],
-            WORST: [
-                _worst(compared, entry, base) if e else BLANK for entry, e in zip(compared.entries, own, strict=True)
-            ],
-            WORSE: [_worse(compared, i, cells) if e else BLANK for i, e in enumerate(own)],
+            DELTA: [_delta(compared, entry, base) if entry else BLANK for entry in rows],
+            WORST: [_worst(compared, entry, base) if entry else BLANK for entry in rows],
+            WORSE: [_worse(compared, i, cells) if entry else BLANK for i, entry in enumerate(rows)],
         }
     columns |= {RANK: _ranks(compared, cells), SHARE: _shares(compared)}
     columns |= {name: [_cost(entry, *cost) for entry in compared.entries] for name, cost in COSTS.items()}
     shown = {name: column for name, column in columns.items() if any(cell.value is not None for cell in column)}
-    rows = tuple(row for row in compared.rows(*shown.values()) if row.kind not in YARDSTICKS)
+    own = tuple(row for row in compared.rows(*shown.values()) if row.kind not in YARDSTICKS)
     title = f"{title}: over tasks, and costs"
-    return Table(compared.group.key["dataset"], title, "", ("method", *shown), rows) if rows else None
+    return Table(compared.group.key["dataset"], title, "", ("method", *shown), own) if own else None
 
 
 def _delta(compared: Comparison, entry: Entry, base: Entry) -> Cell:
@@ -102,14 +97,11 @@ def _worse(compared: Comparison, row: int, cells: Cells) -> Cell:
 def _ranks(compared: Comparison, cells: Cells) -> list[Cell]:
     found = [Cell()] * len(compared.entries)
     rivals = [i for i, entry in enumerate(compared.entries) if entry.kind == "competitor"]
-    signed = {
-        task: [(-1 if larger(task) else 1) * (column[i].value or 0.0) for i in rivals] for task, column in cells.items()
-    }
-    whole = [n for n, i in enumerate(rivals) if all(column[i].value is not None for column in cells.values())]
+    whole = [i for i in rivals if all(column[i].value is not None for column in cells.values())]
     if whole and cells:
-        values = np.array(list(signed.values()))[:, whole]
-        for n, rank in zip(whole, scipy.stats.rankdata(values, axis=1).mean(axis=0).tolist(), strict=True):
-            found[rivals[n]] = Cell(f"{rank:.1f}", rank)
+        values = [[(-1 if larger(t) else 1) * (column[i].value or 0.0) for i in whole] for t, column in cells.items()]
+        for i, rank in zip(whole, scipy.stats.rankdata(values, axis=1).mean(axis=0).tolist(), strict=True):
+            found[i] = Cell(f"{rank:.1f}", rank)
     return found
 
 

@@ -21,9 +21,10 @@ Strata = list[list[float]]  # skills of the seeds, for each data set and task
 IQM, RANK = "IQM of skills", "mean rank"
 RESAMPLES = 1000
 LEGEND = (
-    f"Overall: rows with a mean skill on every data set, whose column is the mean difference in mean skill to {BASELINE} "
-    "with the star of its own table. IQM of skills: of all data sets and tasks (each a mean over seeds), the mean without "
-    "the upper and the lower quarter; in brackets its 95 % interval from resampling the seeds of each.",
+    f"Overall: rows with a mean skill on every data set. The column of a data set is the difference in mean skill to "
+    f"{BASELINE}, with the star of its own table. IQM of skills: the mean of those of all data sets and tasks without "
+    "the upper and the lower quarter, each being a mean over seeds; in brackets its 95 % bootstrap interval, for which "
+    "the seeds of each are resampled.",
 )
 
 
@@ -123,8 +124,9 @@ def _ranks(rivals: Mapping[str, Strata]) -> tuple[dict[str, Cell], list[str]]:
     found = friedman([*zip(*([fmean(values) for values in strata] for strata in rivals.values()), strict=True)])
     test = "these are too few to reject" if found.p is None else f"p = {found.p:.2g}"
     note = (
-        f"Mean ranks of {len(rivals)} competitors over {found.blocks} pairs of data set and task (Friedman's test: {test}). "
-        f"Ranks closer than {found.critical_difference:.1f} are not told apart (Nemenyi's critical difference at .05). The "
-        "tasks of a data set are not independent, as both assume: a picture. The tests are the stars."
+        f"Mean ranks of {len(rivals)} competitors over {found.blocks} pairs of data set and task (Friedman's test: "
+        f"{test}). Ranks closer than {found.critical_difference:.1f} are not told apart (Nemenyi's critical difference "
+        "at .05). Both assume independent pairs, which the tasks of a data set are not: take it as a picture, and the "
+        "stars as the tests."
     )
     return {label: Cell(f"{rank:.1f}", rank) for label, rank in zip(rivals, found.ranks, strict=True)}, [note]

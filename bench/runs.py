@@ -42,10 +42,6 @@ class Run:
     references: Mapping[str, Mapping[str, Values]]
     cost: Mapping[str, float]
 
-    def value(self, part: str, task: Task) -> float | None:
-        """The value of a task on a part of the test rows, where it is defined."""
-        return self.parts.get(part, {}).get(task)
-
     def chance(self, task: Task) -> float | None:
         """The value on the test rows of the best constant prediction."""
         return self.references.get("chance", {}).get("test", {}).get(task)
