@@ -12,7 +12,8 @@ from scipy.special import nctdtr, ndtr, stdtrit
 
 from bench.declared import Reader, at
 from bench.errors import BenchError, unknown
-from bench.rows import MEAN, Group, Record, Row, Selector, groups, skills
+from bench.rows import MEAN, Rows, Selector, comparable, skills, trials
+from bench.runs import Entry, Record, Task
 from bench.stats import holm, paired, sd, seeds_needed
 
 PATH = Path(__file__).with_suffix(".yaml")
@@ -130,7 +131,7 @@ def _claim(reader: Reader, name: str, node: Any) -> Claim:
 def verify(records: Iterable[Record], claims: Sequence[Claim]) -> list[Finding]:
     """The answer to each claim, in the same order. p-values are combined over a claim's lines, then corrected by Holm
     over the claims, so that the chance of any wrong answer is about .05 at most."""
-    known = groups(records)
+    known = comparable(records)
     lines = [tuple(_lines(claim, known)) for claim in claims]
     ps = [_combined(claim, some) for claim, some in zip(claims, lines, strict=True)]
     adjusted = holm([min((p for p in both if p is not None), default=None) for both in ps])
@@ -152,7 +153,7 @@ def verify(records: Iterable[Record], claims: Sequence[Claim]) -> list[Finding]:
     return found
 
 
-def _lines(claim: Claim, known: Sequence[Group]) -> Iterator[Line]:
+def _lines(claim: Claim, known: Sequence[Rows]) -> Iterator[Line]:
     for dataset in claim.datasets:
         for a, b in claim.pairs:
             here = [g for g in known if g.dataset == dataset]
@@ -165,18 +166,18 @@ def _lines(claim: Claim, known: Sequence[Group]) -> Iterator[Line]:
                 yield Line(dataset, str(a), str(b), MEAN, missing=why if here else "no records of this data set")
 
 
-def _measured(claim: Claim, group: Group, a: Selector, b: Selector) -> Iterator[Line]:
+def _measured(claim: Claim, group: Rows, a: Selector, b: Selector) -> Iterator[Line]:
     line = Line(group.title, str(a), str(b), MEAN)
     rows = group.find(a), group.find(b)
     for selector, some in zip((a, b), rows, strict=True):
         if len(some) > 1:
-            names = ", ".join(str(row.named(group.rows)) for row in some)
+            names = ", ".join(entry.label for entry in some)
             yield replace(line, missing=f"'{selector}' means several rows: {names}")
             return
     (first,), (second,) = rows
     line = replace(line, tuning=_tuning(first, second))
-    chosen = [t for t in group.tasks if not claim.tasks or t["name"] in claim.tasks]
-    measures = [(MEAN, chosen)] if claim.tasks is None else [(t["name"], [t]) for t in chosen]
+    chosen = [t for t in group.tasks if not claim.tasks or t.name in claim.tasks]
+    measures = [(MEAN, chosen)] if claim.tasks is None else [(t.name, [t]) for t in chosen]
     if not measures:
         yield replace(line, missing=f"no task {' or '.join(claim.tasks or ())}")
     for name, tasks in measures:
@@ -186,10 +187,11 @@ def _measured(claim: Claim, group: Group, a: Selector, b: Selector) -> Iterator[
         yield _tested(claim, replace(line, measure=name), *sides)
 
 
-def _tuning(a: Row, b: Row) -> str:
-    if a.trials == b.trials:
-        return f"tuned, {a.trials} trials each" if a.trials else "defaults"
-    return f"UNEQUAL: {a.trials} against {b.trials} trials"
+def _tuning(a: Entry, b: Entry) -> str:
+    own, other = trials(a), trials(b)
+    if own == other:
+        return f"tuned, {own} trials each" if own else "defaults"
+    return f"UNEQUAL: {own} against {other} trials"
 
 
 def _tested(claim: Claim, line: Line, a: dict[int, float], b: dict[int, float]) -> Line:
@@ -241,7 +243,7 @@ def _lean(claim: Claim, line: Line) -> float | None:
     return line.difference + (claim.margin if claim.test == "not worse" else -claim.margin)
 
 
-def _with_needed(claim: Claim, line: Line, known: Sequence[Group], claims: int, lines: int) -> Line:
+def _with_needed(claim: Claim, line: Line, known: Sequence[Rows], claims: int, lines: int) -> Line:
     """The line of an undecided claim with the seeds that would settle it."""
     lean = _lean(claim, line)
     if line.p_for is None or lean is None:
@@ -250,22 +252,21 @@ def _with_needed(claim: Claim, line: Line, known: Sequence[Group], claims: int, 
     alpha = ALPHA / claims / (lines if one_of_many else 1)
     if min(line.p_for, line.p_against or 1.0) < alpha:
         return replace(line, needed=len(line.seeds))
-    rows = _pair(line, known)
-    (group,) = [g for g in known if g.title == line.where]
+    group, rows = _pair(line, known)
     own, other = (skills(row, _tasks(claim, line, group), claim.part) for row in rows)
     spread = sd([own[seed] - other[seed] for seed in line.seeds]) or 0.0
     return replace(line, needed=seeds_for(abs(lean), spread, alpha))
 
 
-def _pair(line: Line, known: Sequence[Group]) -> list[Row]:
+def _pair(line: Line, known: Sequence[Rows]) -> tuple[Rows, list[Entry]]:
     (group,) = [g for g in known if g.title == line.where]
-    return [group.find(Selector.of(side))[0] for side in (line.a, line.b)]
+    return group, [group.find(Selector.of(side))[0] for side in (line.a, line.b)]
 
 
-def _tasks(claim: Claim, line: Line, group: Group) -> list[Record]:
+def _tasks(claim: Claim, line: Line, group: Rows) -> Sequence[Task]:
     if claim.tasks is None:
         return group.tasks
-    return [t for t in group.tasks if t["name"] == line.measure]
+    return [t for t in group.tasks if t.name == line.measure]
 
 
 def seeds_for(distance: float, spread: float, alpha: float) -> int | None:
@@ -281,7 +282,7 @@ def seeds_for(distance: float, spread: float, alpha: float) -> int | None:
     return int(enough[0]) if len(enough) else None
 
 
-def _outlook(claim: Claim, lines: Sequence[Line], known: Sequence[Group]) -> tuple[str, tuple[str, ...]]:
+def _outlook(claim: Claim, lines: Sequence[Line], known: Sequence[Rows]) -> tuple[str, tuple[str, ...]]:
     """What an undecided claim lacks, in words, and the commands for it."""
     from bench import plans
 
@@ -306,7 +307,7 @@ def _outlook(claim: Claim, lines: Sequence[Line], known: Sequence[Group]) -> tup
             most = max(line.needed or 0 for line in chosen)
             if ones or not lacking:
                 words.append(f"if the differences stay as observed, {most} seeds {verb} it")
-            commands += [c for line in chosen for c in plans.more(_pair(line, known), line.needed or 0)]
+            commands += [c for line in chosen for c in plans.more(*_pair(line, known), line.needed or 0)]
         else:
             words.append(f"to {verb} it would take more than {MOST} seeds, if the differences stay as observed")
     return "; ".join(words), tuple(dict.fromkeys(commands))

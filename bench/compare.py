@@ -14,9 +14,11 @@ from typing import Any, Literal
 from tabulate import tabulate
 
 from bench.bootstrap import Interval, user_bootstrap
+from bench.columns import larger
 from bench.errors import BenchError, unknown
 from bench.metrics import METRICS
-from bench.rows import MEAN, Group, Record, Row, Selector, chance, groups, larger, skills, slope, values
+from bench.rows import MEAN, Rows, Selector, chance, comparable, skills, slope, trials, values
+from bench.runs import Entry, Record, Task
 from bench.stats import Difference, holm, paired, signed_rank, tost, unsupported
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
@@ -72,8 +74,8 @@ def compare(
     """
     if not margin > 0:
         raise BenchError(f"--margin {margin:g}: give a positive difference in skill, such as {MARGIN}")
-    all_groups, wanted = groups(records), (Selector.of(a), Selector.of(b))
-    names = [str(row.named(group.rows)) for group in all_groups for row in group.rows]
+    all_groups, wanted = comparable(records), (Selector.of(a), Selector.of(b))
+    names = [entry.label for group in all_groups for entry in group.entries]
     lines: list[Line] = []
     notes = []
     for selector, text in zip(wanted, (a, b), strict=True):
@@ -88,8 +90,8 @@ def compare(
             continue
         if first is second:
             raise BenchError(f"'{a}' and '{b}' are the same row of {group.title}; name two")
-        if first.trials != second.trials:
-            notes.append(f"{group.title}: not tuned alike, {first.trials} trials against {second.trials}.")
+        if trials(first) != trials(second):
+            notes.append(f"{group.title}: not tuned alike, {trials(first)} trials against {trials(second)}.")
         found = list(_lines(group, first, second, margin, results))
         notes += [] if found else [f"{group.title}: the rows have no result with a common seed."]
         lines += found
@@ -103,20 +105,20 @@ def compare(
     return Comparison(a, b, margin, tuple(judged), tuple(notes))
 
 
-def _one(group: Group, selector: Selector) -> Row | None:
+def _one(group: Rows, selector: Selector) -> Entry | None:
     found = group.find(selector)
     if len(found) > 1:
-        names = ", ".join(f"'{row.named(group.rows)}'" for row in found)
+        names = ", ".join(f"'{entry.label}'" for entry in found)
         raise BenchError(f"'{selector}' means several rows of {group.title}: {names}; name one")
     return found[0] if found else None
 
 
-def _lines(group: Group, a: Row, b: Row, margin: float, results: Path | None) -> Iterable[Line]:
+def _lines(group: Rows, a: Entry, b: Entry, margin: float, results: Path | None) -> Iterable[Line]:
     for task in group.tasks:
         base = chance(a, task)
         scale = abs(slope(task, base)) if base is not None else 0.0
         sides = values(a, task), values(b, task)
-        name = f"{task['name']} {task['metric']}"
+        name = f"{task.name} {task.metric}"
         line = _line(group, name, larger(task), sides, margin / scale if scale else None)
         if line is not None:
             found = _users(group, a, b, task, line.seeds, results)
@@ -127,7 +129,7 @@ def _lines(group: Group, a: Row, b: Row, margin: float, results: Path | None) ->
         yield line
 
 
-def _line(group: Group, name: str, up: bool, sides: Sequence[dict[int, float]], margin: float | None) -> Line | None:
+def _line(group: Rows, name: str, up: bool, sides: Sequence[dict[int, float]], margin: float | None) -> Line | None:
     seeds = tuple(sorted(sides[0].keys() & sides[1].keys()))
     if not seeds:
         return None
@@ -148,11 +150,11 @@ def _verdict(line: Line, p: float | None, equivalence_p: float | None) -> Verdic
     return "undecided"
 
 
-def _users(group: Group, a: Row, b: Row, task: Record, seeds: Sequence[int], results: Path | None) -> Interval | str:
+def _users(group: Rows, a: Entry, b: Entry, task: Task, seeds: Sequence[int], results: Path | None) -> Interval | str:
     """The interval of A - B over users and seeds, or why there is none."""
     if results is None:
         return "no folder with predictions"
-    paths = [[results / "predictions" / f"{row.runs[seed]['key']}.npz" for seed in seeds] for row in (a, b)]
+    paths = [[results / "predictions" / f"{row.runs[seed].key}.npz" for seed in seeds] for row in (a, b)]
     absent = [path for side in paths for path in side if not path.exists()]
     if absent:
         return f"{len(absent)} of {2 * len(seeds)} files of predictions are not in {absent[0].parent}"
@@ -161,13 +163,13 @@ def _users(group: Group, a: Row, b: Row, task: Record, seeds: Sequence[int], res
         return f"{group.dataset} with this content is not prepared here; run `bench data prepare {group.dataset}`"
     import numpy as np
 
-    label = test.labels[task["name"]].numpy()
+    label = test.labels[task.name].numpy()
     groups_, users = test.group, test.user.numpy()[test.group]
-    if task["scope"] == "user":
+    if next(t.scope for t in test.schema.tasks if t.name == task.name) == "user":
         groups_, users = np.arange(test.groups), test.user.numpy()
     use = ~np.isnan(label)
-    sides = [[np.load(path)[task["name"]].astype(np.float64)[use] for path in side] for side in paths]
-    fn = METRICS[task["metric"]].fn
+    sides = [[np.load(path)[task.name].astype(np.float64)[use] for path in side] for side in paths]
+    fn = METRICS[task.metric].fn
     labels = label[use].astype(np.float64)
     return user_bootstrap(fn, users[use], labels, *sides, groups=groups_[use], resamples=RESAMPLES)
 

@@ -182,10 +182,8 @@ def test_rows_that_are_missing_or_not_unique() -> None:
     assert twice.lines[0].missing == "'b' means several rows: b (balancer=static), b (balancer=uniform)"
     absent = verdict(records, claim(pairs=((A, Selector.of("c, tuned (depth=2)")),)))
     assert absent.lines[0].missing == "no row c, tuned (depth=2)"
-    assert absent.commands == (
-        "bench tune -d toy -m c --epochs 20 --patience 3 -s depth=2 -s batch_size=512 --trials 20",
-        "bench run --tuned -d toy -m c --epochs 20 --patience 3 -s depth=2 -s batch_size=512 --seeds 6",
-    )
+    chosen = "-d toy -m c --data shift=0.5 -s depth=2 -s batch_size=512 --epochs 20 --patience 3"
+    assert absent.commands == (f"bench tune {chosen} --trials 20", f"bench run --tuned {chosen} --seeds 6")
 
 
 def test_unequal_tuning_is_told() -> None:

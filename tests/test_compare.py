@@ -14,7 +14,7 @@ from scipy import stats as scipy_stats
 
 from bench.compare import compare, show_p, to_console, to_json
 from bench.errors import BenchError
-from bench.rows import Selector, groups
+from bench.rows import Selector, comparable
 from bench.spec import digest
 
 Record = dict[str, Any]
@@ -139,7 +139,7 @@ def test_tuned_rows_are_rows_of_their_own_and_unequal_tuning_is_told() -> None:
 
 def test_only_rows_on_the_same_data_under_the_same_budget_meet() -> None:
     long = runs("other", noisy(0.9), budget={"epochs": 50, "patience": 3})
-    assert len(groups([*BASE, *long])) == 2
+    assert len(comparable([*BASE, *long])) == 2
     with pytest.raises(BenchError, match="'other' and 'base' cannot be compared: .*no row"):
         compare([*BASE, *long], "other", "base")
 

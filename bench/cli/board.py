@@ -48,5 +48,5 @@ def _compare(results: Path, as_json: bool, pair: tuple[str, str], margin: float 
     from bench.store import Store
 
     chosen = compare.MARGIN if margin is None else margin
-    found = compare.compare(Store(results).records(), *pair, margin=chosen, results=results)
+    found = compare.compare(Store(results).results(), *pair, margin=chosen, results=results)
     click.echo(compare.to_json(found) if as_json else compare.to_console(found, width()), nl=False)

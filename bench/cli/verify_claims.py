@@ -33,7 +33,7 @@ def verify_claims(names: tuple[str, ...], file: Path | None, results: Path, as_j
     for name in names:
         if name not in [claim.name for claim in known]:
             raise unknown("claim", name, [claim.name for claim in known])
-    found = claims.verify(Store(results).records(), known)
+    found = claims.verify(Store(results).results(), known)
     path, text = results / "CLAIMS.md", claims_text.to_markdown(found).encode()
     if check:
         if not path.exists() or path.read_bytes() != text:
