@@ -15,6 +15,7 @@ from bench.errors import BenchError
 from bench.spec import digest
 
 SCHEMA = 1
+STUDY_SCHEMA = 1
 ABANDONED_S = 600  # a temporary file older than this belongs to no living process
 
 
@@ -92,3 +93,14 @@ def _read(path: Path) -> dict[str, Any]:
     if not whole:
         raise BenchError(f"{path} is no record of schema {SCHEMA} under its own key; move it away and run again")
     return record
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """The stored outcome of a study. Raises BenchError naming a file that is none."""
+    try:
+        outcome: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if outcome["schema"] == STUDY_SCHEMA and outcome["key"] == digest(outcome["study"]) == path.stem:
+            return outcome
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchError(f"{path} cannot be read as a study ({error}); move it away and tune again") from error
+    raise BenchError(f"{path} is no study of schema {STUDY_SCHEMA} under its own key; move it away and tune again")
