@@ -104,9 +104,9 @@ def figures(board: Board, records: Iterable[Record], studies: Iterable[Record]) 
     runs, outcomes = {record["key"]: record for record in records}, list(studies)
     made: list[Figure] = []
     missing = []
-    slugs = _slugs([table.title for table in board.tables])
+    names = slugs([table.title for table in board.tables])
     makers: list[Callable[[Table, Mapping[str, Record]], dict[str, Any]]] = [_quality, _gains, _training]
-    for index, (table, slug) in enumerate(zip(board.tables, slugs, strict=True)):
+    for index, (table, slug) in enumerate(zip(board.tables, names, strict=True)):
         for make in (*makers, lambda table, runs: _tuning(table, runs, outcomes)):
             try:
                 found = make(table, runs)
@@ -126,7 +126,7 @@ def studies_of(results: Path) -> list[dict[str, Any]]:
     return [read_study(path) for path in sorted(results.glob("studies/*/*/*.json"))]
 
 
-def _slugs(titles: Sequence[str]) -> list[str]:
+def slugs(titles: Sequence[str]) -> list[str]:
     """A file name for each title, numbered where several have one title."""
     names = [re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "table" for title in titles]
     return [f"{name}-{names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)]

@@ -1,0 +1,130 @@
+"""A leaderboard as one static web page: a folder that any browser opens, without a server or a network.
+
+Everything is in one file: texts reach it as JSON and are only ever set as text, and its policy forbids any script but
+its own and any request.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from bench import registry
+from bench.command import reproduce_command
+from bench.figures import Figure, figures, slugs
+from bench.leaderboard import COSTS, Board, Cell, Record, Row, Table, short
+
+TEMPLATES = Path(__file__).parent / "templates"
+FAMILIES = {"baselines": "baseline", "methods": "method"}
+DIGITS = 6  # significant digits of numbers that are drawn or sorted; texts are the leaderboard's own
+
+
+def to_html(board: Board, records: Iterable[Record], studies: Iterable[Record]) -> str:
+    """The page: the tables of a board, its figures, and for each row its seeds, settings and command."""
+    runs = {record["key"]: record for record in records}
+    made, _ = figures(board, runs.values(), studies)
+    families = {name: FAMILIES[entry.kind] for name, entry in registry.methods().items()}
+    names = slugs([table.title for table in board.tables])
+    data = {
+        "legend": board.legend,
+        "groups": [
+            {"id": name, **_group(table, runs, families)} for name, table in zip(names, board.tables, strict=True)
+        ],
+    }
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    script = "".join((TEMPLATES / name).read_text("utf-8") for name in ("charts.js", "page.js"))
+    style = (TEMPLATES / "page.css").read_text("utf-8")
+    return environment.get_template("page.html").render(
+        runs=len(runs),
+        script=Markup(script),
+        style=Markup(style),
+        policy=f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; "
+        "form-action 'none'",
+        data=embedded(data),
+        figures=embedded([_figure(figure) for figure in made]),
+    )
+
+
+def embedded(value: Any) -> Markup:
+    """JSON for a script block, which no text in it can end."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _group(table: Table, runs: Mapping[str, Record], families: Mapping[str, str]) -> dict[str, Any]:
+    """A table, its slices, and what is known of the rows of both."""
+    rows = {row.label: row for part in (table, *table.slices) for row in part.rows}
+    places = {label: i for i, label in enumerate(rows)}
+    return {
+        "title": table.title,
+        "rows": [_row(row, runs, families) for row in rows.values()],
+        "tables": [_table(part, places) for part in (table, *table.slices)],
+    }
+
+
+def _table(table: Table, places: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "title": table.title,
+        "caption": table.caption,
+        "headers": table.headers,
+        "numbers": [i for i, header in enumerate(table.headers) if header in COSTS],
+        "cells": [[places[row.label], *(_cell(cell) for cell in row.cells[1:])] for row in table.rows],
+        "notes": table.notes,
+        "failures": [
+            {"label": f.label, "status": f.status, "reason": f.reason, "seeds": f.seeds} for f in table.failures
+        ],
+    }
+
+
+def _cell(cell: Cell) -> list[Any]:
+    """Text, number to sort by, difference, whether it is the best, and the value of each seed."""
+    delta = ""
+    if cell.difference is not None:
+        delta = short(f"{cell.difference.mean:+z.4f}") + ("*" if cell.difference.significant else "")
+    return [cell.text, _rounded(cell.value), delta, int(cell.bold), {k: _rounded(v) for k, v in cell.seeds.items()}]
+
+
+def _row(row: Row, runs: Mapping[str, Record], families: Mapping[str, str]) -> dict[str, Any]:
+    known = {"label": row.label, "family": row.kind, "text": False}
+    specs = [runs[key]["spec"] for _, key in sorted(row.keys.items()) if key in runs]
+    if row.kind not in ("competitor", "reference") or not specs:
+        return {**known, "config": {}, "keys": {}, "command": ""}
+    return {
+        "label": row.label,
+        "family": row.kind if row.kind == "reference" else families.get(specs[0]["method"], "method"),
+        "text": bool(specs[0]["lm"]),
+        "config": row.config,
+        "keys": row.keys,
+        "command": reproduce_command(specs[0], 1 + max(row.keys)),
+    }
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    found: dict[str, Any] = _all_rounded({k: v for k, v in asdict(figure).items() if v not in (None, ())})
+    return found
+
+
+def _all_rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _all_rounded(v) for k, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_all_rounded(v) for v in value]
+    return _rounded(value) if isinstance(value, float) else value
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.{DIGITS}g}")
