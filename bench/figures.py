@@ -333,9 +333,8 @@ def _ranks(tables: Sequence[Table]) -> dict[str, Any]:
         "kind": "ranks",
         "title": "Mean ranks over data sets and tasks",
         "caption": f"Mean rank of the competitors with a value in all {len(blocks)} tasks (1 is best; Friedman p = "
-        f"{found.p:.2g}). Bars join methods whose ranks differ by less than the critical difference "
-        f"{found.critical_difference:.2f} (Nemenyi, .05). Tasks of one data set are not independent: it is a picture, "
-        "not a test.",
+        f"{found.p:.2g}). Ranks that differ by less than the critical difference {found.critical_difference:.2f} "
+        "(Nemenyi, .05) cannot be told apart. Tasks of one data set are not independent: it is a picture, not a test.",
         "ranking": Ranking(
             tuple(common[i] for i in order),
             tuple(ranks),

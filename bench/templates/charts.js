@@ -1,9 +1,9 @@
 "use strict";
 // The figures, drawn when they are opened. Defines drawFigures, which page.js calls.
 
-const WIDTH = 560;
-const HEIGHT = 320;
-const EDGE = { left: 58, right: 14, top: 10, bottom: 42 };
+const WIDTH = 440;
+const HEIGHT = 270;
+const EDGE = { left: 54, right: 14, top: 10, bottom: 42 };
 const COLOURS = Array.from({ length: 8 }, (_, i) => `var(--c${i})`);
 const DASHES = ["", "6 3", "2 3", "8 3 2 3"];
 let drawn = null;
@@ -206,13 +206,13 @@ function drawCurves(figure, panel, chosen, look) {
 
 function drawGains({ title, grid }) {
   const reach = Math.max(10, ...grid.values.flat().map(Math.abs));
-  const depth = (v) => Math.round((80 * (Math.abs(v) < 1 ? Math.abs(v) : 1 + Math.log10(Math.abs(v)))) / (1 + Math.log10(reach)));
+  const depth = (v) => Math.round((95 * (Math.abs(v) < 1 ? Math.abs(v) : 1 + Math.log10(Math.abs(v)))) / (1 + Math.log10(reach)));
   const lines = grid.rows.map((label, i) => {
     const cells = grid.values[i].map((value, j) => {
-      const text = value === null ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}${grid.stars[i][j] ? "*" : ""}`;
+      const text = value === null ? "–" : `${value <= -0.05 ? "−" : "+"}${Math.abs(value).toFixed(1)}${grid.stars[i][j] ? "*" : ""}`;
       const cell = make("td", { textContent: text });
       if (value) cell.style.backgroundColor = `color-mix(in oklab, var(--${value < 0 ? "worse" : "better"}) ${depth(value)}%, var(--paper))`;
-      if (value && depth(value) > 45) cell.style.color = "#fff";
+      if (value && depth(value) > 66) cell.style.color = "#fff";
       return cell;
     });
     return make("tr", {}, make("th", { scope: "row", textContent: label }), ...cells);
@@ -224,20 +224,16 @@ function drawGains({ title, grid }) {
 
 function drawRanking({ title, ranking }) {
   const { labels, ranks, critical } = ranking;
-  const height = 18 * labels.length + 40;
-  const x = scale([Math.max(0, ranks[0] - critical / 2), ranks.at(-1) + critical / 2], [300, WIDTH - 10]);
-  const plot = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": `${title}: ${labels.map((l, i) => `${l} ${ranks[i].toFixed(1)}`).join(", ")}` });
-  const text = (at, content) => { const node = svg("text", at); node.textContent = content; plot.append(node); };
-  labels.forEach((label, i) => {
-    const y = 14 + 18 * i;
-    const bar = svg("line", { x1: x(Math.max(0, ranks[i] - critical / 2)), x2: x(ranks[i] + critical / 2), y1: y, y2: y, class: "error" });
-    bar.style.stroke = "var(--c0)";
-    const dot = svg("circle", { cx: x(ranks[i]), cy: y, r: 4 });
-    dot.style.fill = "var(--c0)";
-    plot.append(bar, dot);
-    text({ x: 256, y: y + 4, "text-anchor": "end" }, label);
-    text({ x: 290, y: y + 4, "text-anchor": "end" }, ranks[i].toFixed(1));
+  const ends = ranks.map((rank) => [rank - critical / 2, rank + critical / 2]);
+  const x = scale([ends[0][0], ends.at(-1)[1]], [4, 236]);
+  const lines = labels.map((label, i) => {
+    const bar = svg("line", { x1: x(ends[i][0]), x2: x(ends[i][1]), y1: 8, y2: 8, class: "error" });
+    const dot = svg("circle", { cx: x(ranks[i]), cy: 8, r: 4 });
+    bar.style.stroke = dot.style.fill = "var(--c0)";
+    const plot = svg("svg", { viewBox: "0 0 240 16", "aria-hidden": true }, bar, dot);
+    const rank = make("td", { className: "number", textContent: ranks[i].toFixed(1) });
+    return make("tr", {}, make("th", { scope: "row", textContent: label }), rank, make("td", {}, plot));
   });
-  text({ x: 0, y: height - 6 }, "Methods whose bars do not overlap differ by more than the critical difference.");
-  return make("div", { className: "panels" }, make("figure", {}, plot));
+  const heads = ["method", "mean rank", "bars that don't overlap: a difference"].map((text) => make("th", { scope: "col", textContent: text }));
+  return make("div", { className: "wide", tabIndex: 0 }, make("table", { className: "ranks" }, titled(title), make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...lines)));
 }
