@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from optuna._hypervolume import compute_hypervolume
 from optuna.trial import FrozenTrial, TrialState
 
 from bench import machine, registry
 from bench.errors import BenchError
 from bench.execute import prepare_all
+from bench.gains import hypervolume
 from bench.progress import Progress
 from bench.spec import Spec, rounded
 from bench.store import STUDY_SCHEMA, Store, read_study, write_atomically
@@ -128,16 +128,14 @@ def _importances(study: Study, finished: Sequence[FrozenTrial]) -> dict[str, flo
 
 def front(complete: Sequence[FrozenTrial]) -> dict[str, Any]:
     """Numbers of the trials of which no other is as good in all tasks and better in one, and the hypervolume of their
-    skills above chance (Zitzler and Thiele, IEEE TEC 1999): 1 would be perfect in all tasks."""
+    skills above chance: 1 would be perfect in all tasks."""
     values = np.array([t.values for t in complete])
     if not len(values):
         return {"front": [], "hypervolume": 0.0}
     beaten = [((values >= own).all(axis=1) & (values > own).any(axis=1)).any() for own in values]
-    above = values[(values > 0).all(axis=1)]
-    volume = compute_hypervolume(-above, np.zeros(values.shape[1])) if len(above) else 0.0
     return {
         "front": [t.number for t, bad in zip(complete, beaten, strict=True) if not bad],
-        "hypervolume": float(volume),
+        "hypervolume": hypervolume(values, np.zeros(values.shape[1])),
     }
 
 
