@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from bench.gains import delta_m
+from bench.gains import gains
 from bench.leaderboard import BASELINE, TABLE_KEYS, Board, Cell, Record, Row, Table
 from bench.spec import canonical
 from bench.stats import friedman
@@ -189,22 +189,24 @@ def _gains(table: Table, runs: Mapping[str, Record]) -> dict[str, Any]:
     baseline = next((row for row in rows if _method(row, runs) == BASELINE), None)
     if baseline is None or len(rows) < 2 or not columns:
         raise _Missing(f"no map of gains: it needs a result of {BASELINE} and of another method")
-    tasks = [table.headers[i].split()[0] for i in columns]
+    larger = {table.headers[i]: table.headers[i].endswith("↑") for i in columns}
     labels, values, stars = [], [], []
     for row in rows:
         if row is baseline:
             continue
-        own = [_gain(row.cells[i], baseline.cells[i], table.headers[i].endswith("↑")) for i in columns]
-        known = [value for value in own if value is not None]
+        pairs = {table.headers[i]: _means(row.cells[i], baseline.cells[i]) for i in columns}
+        here, there = ({task: pair[at] for task, pair in pairs.items() if pair} for at in (0, 1))
+        known = gains(here, there, larger)
+        own = [known.get(task) for task in larger]
         labels.append(row.label)
-        values.append((*own, mean(known) if len(known) == len(own) else None))
+        values.append((*own, None if None in own else mean(v for v in own if v is not None)))
         stars.append((*(bool((d := row.cells[i].difference) and d.significant) for i in columns), False))
     return {
         "kind": "gains",
         "title": f"{table.title}: gain over {baseline.label}",
         "caption": f"Relative gain over {baseline.label} in percent, over the seeds that both have; blue is better, "
         "red is negative transfer, * is significant as in the table. The last column is the mean over tasks, Δm.",
-        "grid": Grid(tuple(labels), (*tasks, "Δm"), tuple(values), tuple(stars)),
+        "grid": Grid(tuple(labels), (*(task.split()[0] for task in larger), "Δm"), tuple(values), tuple(stars)),
     }
 
 
@@ -212,12 +214,10 @@ def _method(row: Row, runs: Mapping[str, Record]) -> str | None:
     return next((str(runs[key]["spec"]["method"]) for key in row.keys.values() if key in runs), None)
 
 
-def _gain(own: Cell, base: Cell, larger: bool) -> float | None:
+def _means(own: Cell, base: Cell) -> tuple[float, float] | None:
+    """Means over the seeds that both have."""
     common = [seed for seed in own.seeds if seed in base.seeds]
-    if not common or (there := mean(base.seeds[seed] for seed in common)) == 0:
-        return None
-    here = mean(own.seeds[seed] for seed in common)
-    return delta_m({"": here}, {"": there}, {"": larger})
+    return (mean(own.seeds[s] for s in common), mean(base.seeds[s] for s in common)) if common else None
 
 
 def _training(table: Table, runs: Mapping[str, Record]) -> dict[str, Any]:
@@ -332,8 +332,8 @@ def _ranks(tables: Sequence[Table]) -> dict[str, Any]:
     return {
         "kind": "ranks",
         "title": "Mean ranks over data sets and tasks",
-        "caption": f"Mean rank of the competitors with a value in all {len(blocks)} tasks (1 is best; Friedman p = "
-        f"{found.p:.2g}). Ranks that differ by less than the critical difference {found.critical_difference:.2f} "
+        "caption": f"Mean rank of the competitors with a value in all {len(blocks)} tasks (1 is best"
+        f"{'' if found.p is None else f'; Friedman p = {found.p:.2g}'}). Ranks that differ by less than the critical difference {found.critical_difference:.2f} "
         "(Nemenyi, .05) cannot be told apart. Tasks of one data set are not independent: it is a picture, not a test.",
         "ranking": Ranking(
             tuple(common[i] for i in order),
