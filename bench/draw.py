@@ -16,7 +16,7 @@ from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from bench.figures import Figure, Grid, Panel, Ranking
+from bench.charts import Figure, Grid, Panel, Ranking
 
 Format = Literal["svg", "png"]
 

@@ -7,92 +7,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from bench.across import DELTA
+from bench.charts import Figure, Grid, Line, Panel, Point, Ranking
+from bench.columns import BASELINE, YARDSTICKS
 from bench.gains import gains
-from bench.leaderboard import BASELINE, TABLE_KEYS, Board, Cell, Record, Row, Table
+from bench.runs import TABLE_KEYS, Record
 from bench.spec import canonical
 from bench.stats import friedman
 from bench.store import read_study
+from bench.tables import Board, Cell, Row, Table
 
 SKILL = "mean skill"
 COSTS = {"trained": "trained parameters", "fit s": "seconds to fit"}
 ARROWS = (" ↑", " ↓")
-
-
-@dataclass(frozen=True)
-class Point:
-    """A row's mean skill on test and its cost. ``front``: no competitor is cheaper and at least as good."""
-
-    label: str
-    kind: str
-    cost: float
-    skill: float
-    half_width: float | None
-    front: bool
-
-
-@dataclass(frozen=True)
-class Line:
-    """A curve; ``low`` and ``high``: its band, the range over seeds."""
-
-    label: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One pair of axes, with points or lines."""
-
-    title: str
-    x_label: str
-    y_label: str
-    points: tuple[Point, ...] = ()
-    lines: tuple[Line, ...] = ()
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Gain over the baseline in percent, positive is better: a row for each method, a column for each task and one for
-    the mean. ``stars``: significant."""
-
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    values: tuple[tuple[float | None, ...], ...]
-    stars: tuple[tuple[bool, ...], ...]
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Mean ranks, best first. ``groups``: first and last index of rows that the critical difference doesn't part."""
-
-    labels: tuple[str, ...]
-    ranks: tuple[float, ...]
-    critical: float
-    groups: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Panels side by side, or a heat map, or a ranking. ``table``: index of its table in the board; None: of all.
-    ``shown``: the lines that are drawn where there is no choice."""
-
-    name: str
-    kind: str
-    table: int | None
-    title: str
-    caption: str
-    panels: tuple[Panel, ...] = ()
-    grid: Grid | None = None
-    ranking: Ranking | None = None
-    shown: tuple[str, ...] = ()
 
 
 class _Missing(Exception):
@@ -102,22 +35,24 @@ class _Missing(Exception):
 def figures(board: Board, records: Iterable[Record], studies: Iterable[Record]) -> tuple[list[Figure], list[str]]:
     """All figures that the data support, and a line for each that they don't."""
     runs, outcomes = {record["key"]: record for record in records}, list(studies)
-    made: list[Figure] = []
-    missing = []
-    names = slugs([table.title for table in board.tables])
-    makers: list[Callable[[Table, Mapping[str, Record]], dict[str, Any]]] = [_quality, _gains, _training]
-    for index, (table, slug) in enumerate(zip(board.tables, names, strict=True)):
-        for make in (*makers, lambda table, runs: _tuning(table, runs, outcomes)):
-            try:
-                found = make(table, runs)
-            except _Missing as reason:
-                missing.append(f"{table.title}: {reason}")
-            else:
-                made.append(Figure(f"{found['kind']}-{slug}", table=index, **found))
-    try:
-        made.append(Figure("ranks", table=None, **_ranks(board.tables)))
-    except _Missing as reason:
-        missing.append(str(reason))
+    every = (*board.tables, *board.overall)
+    names = slugs([table.title for table in every])
+    wanted: list[tuple[int, Callable[[], dict[str, Any]]]] = []
+    for i, table in enumerate(board.tables):
+        wanted += [(i, partial(make, table, runs)) for make in (_quality, _gains, _training)]
+        wanted.append((i, partial(_tuning, table, runs, outcomes)))
+    for i, table in enumerate(board.overall, len(board.tables)):
+        wanted.append((i, partial(_ranks, table, board.tables)))
+    made, missing = [], []
+    for i, make in wanted:
+        try:
+            found = make()
+        except _Missing as reason:
+            missing.append(f"{every[i].title}: {reason}")
+        else:
+            made.append(Figure(f"{found['kind']}-{names[i]}", table=i, **found))
+    if not board.overall:
+        missing.append("no critical differences: no two data sets with methods in common under one protocol and budget")
     return made, missing
 
 
@@ -132,13 +67,21 @@ def slugs(titles: Sequence[str]) -> list[str]:
     return [f"{name}-{names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
-def _cells(table: Table, header: str) -> list[Cell]:
-    return [row.cells[table.headers.index(header)] for row in table.rows] if header in table.headers else []
+def _column(table: Table, header: str) -> dict[str, Cell]:
+    """The cells of a column by row, from the table or from that over its tasks."""
+    for part in (table, table.over_tasks):
+        if part is not None and header in part.headers:
+            return {row.label: row.cells[part.headers.index(header)] for row in part.rows}
+    return {}
 
 
-def _real(table: Table) -> list[tuple[int, Row]]:
+def _rows(table: Table) -> list[Row]:
     """The rows that were run: no oracle, no chance."""
-    return [(i, row) for i, row in enumerate(table.rows) if row.kind in ("competitor", "reference")]
+    return [row for row in table.rows if row.kind not in YARDSTICKS]
+
+
+def _rivals(table: Table) -> list[Row]:
+    return [row for row in table.rows if row.kind == "competitor"]
 
 
 def _task_headers(table: Table) -> list[str]:
@@ -146,25 +89,27 @@ def _task_headers(table: Table) -> list[str]:
 
 
 def _quality(table: Table, runs: Mapping[str, Record]) -> dict[str, Any]:
-    skills, panels = _cells(table, SKILL), []
+    skills, panels = _column(table, SKILL), []
     for header, label in COSTS.items():
-        costs = _cells(table, header)
+        costs = _column(table, header)
         known = [
-            (row, costs[i].value or 0.0, skills[i])
-            for i, row in _real(table)
-            if skills and costs and (costs[i].value or 0) > 0 and skills[i].value is not None
+            (row, cost, skills[row.label], skill)
+            for row in _rows(table)
+            if row.label in costs
+            and (cost := costs[row.label].value or 0.0) > 0
+            and (skill := skills[row.label].value) is not None
         ]
-        rivals = [(cost, cell.value or 0.0) for row, cost, cell in known if row.kind == "competitor"]
+        rivals = [(cost, skill) for row, cost, _, skill in known if row.kind == "competitor"]
         points = [
             Point(
                 row.label,
                 row.kind,
                 cost,
-                cell.value or 0.0,
+                skill,
                 cell.half_width,
-                row.kind == "competitor" and _on_front((cost, cell.value or 0.0), rivals),
+                row.kind == "competitor" and _on_front((cost, skill), rivals),
             )
-            for row, cost, cell in known
+            for row, cost, cell, skill in known
         ]
         if len(rivals) > 1:
             panels.append(Panel("", label, SKILL, tuple(points)))
@@ -174,7 +119,7 @@ def _quality(table: Table, runs: Mapping[str, Record]) -> dict[str, Any]:
         "kind": "quality",
         "title": f"{table.title}: quality against cost",
         "caption": "Mean skill on test and its 95 % interval over seeds. The line joins the competitors on the Pareto "
-        "front: none is cheaper and as good. Rows that cost nothing are left out.",
+        "front: none is cheaper and as good. Left out: rows without such a cost, and references that are far worse.",
         "panels": tuple(panels),
     }
 
@@ -184,29 +129,24 @@ def _on_front(own: tuple[float, float], rivals: Iterable[tuple[float, float]]) -
 
 
 def _gains(table: Table, runs: Mapping[str, Record]) -> dict[str, Any]:
-    columns = [table.headers.index(header) for header in _task_headers(table)]
-    rows = [row for _, row in _real(table) if row.kind == "competitor"]
+    headers, rows = _task_headers(table), _rivals(table)
     baseline = next((row for row in rows if _method(row, runs) == BASELINE), None)
-    if baseline is None or len(rows) < 2 or not columns:
+    if baseline is None or len(rows) < 2 or not headers:
         raise _Missing(f"no map of gains: it needs a result of {BASELINE} and of another method")
-    larger = {table.headers[i]: table.headers[i].endswith("↑") for i in columns}
-    labels, values, stars = [], [], []
-    for row in rows:
-        if row is baseline:
-            continue
-        pairs = {table.headers[i]: _means(row.cells[i], baseline.cells[i]) for i in columns}
-        here, there = ({task: pair[at] for task, pair in pairs.items() if pair} for at in (0, 1))
-        known = gains(here, there, larger)
-        own = [known.get(task) for task in larger]
-        labels.append(row.label)
-        values.append((*own, None if None in own else mean(v for v in own if v is not None)))
-        stars.append((*(bool((d := row.cells[i].difference) and d.significant) for i in columns), False))
+    columns, total = {header: _column(table, header) for header in headers}, _column(table, DELTA)
+    labels = [row.label for row in rows if row is not baseline]
+    values, stars = [], []
+    for label in labels:
+        known = [_gain(cells[label], cells[baseline.label], h.endswith("↑")) for h, cells in columns.items()]
+        values.append((*known, total[label].value if label in total else None))
+        stars.append((*(cells[label].star for cells in columns.values()), False))
     return {
         "kind": "gains",
         "title": f"{table.title}: gain over {baseline.label}",
-        "caption": f"Relative gain over {baseline.label} in percent, over the seeds that both have; blue is better, "
-        "red is negative transfer, * is significant as in the table. The last column is the mean over tasks, Δm.",
-        "grid": Grid(tuple(labels), (*(task.split()[0] for task in larger), "Δm"), tuple(values), tuple(stars)),
+        "caption": f"Change of the metric against {baseline.label} in percent, a fall of an error counting as a gain; "
+        "mean over the seeds that both have. Blue is better, red is negative transfer, * is significant as in the "
+        "table. Δm: mean over tasks.",
+        "grid": Grid(tuple(labels), (*(h.split()[0] for h in headers), "Δm"), tuple(values), tuple(stars)),
     }
 
 
@@ -214,10 +154,11 @@ def _method(row: Row, runs: Mapping[str, Record]) -> str | None:
     return next((str(runs[key]["spec"]["method"]) for key in row.keys.values() if key in runs), None)
 
 
-def _means(own: Cell, base: Cell) -> tuple[float, float] | None:
-    """Means over the seeds that both have."""
+def _gain(own: Cell, base: Cell, larger: bool) -> float | None:
     common = [seed for seed in own.seeds if seed in base.seeds]
-    return (mean(own.seeds[s] for s in common), mean(base.seeds[s] for s in common)) if common else None
+    found = [gains({"": own.seeds[s]}, {"": base.seeds[s]}, {"": larger})[""] for s in common]
+    known = [gain for gain in found if gain is not None]
+    return mean(known) if known and len(known) == len(found) else None
 
 
 def _training(table: Table, runs: Mapping[str, Record]) -> dict[str, Any]:
@@ -225,7 +166,7 @@ def _training(table: Table, runs: Mapping[str, Record]) -> dict[str, Any]:
     for header in _task_headers(table):
         task, metric, _ = header.split()
         lines = []
-        for _, row in _real(table):
+        for row in _rows(table):
             curves = [
                 [entry["valid"].get(task) for entry in runs[key]["curve"]]
                 for key in row.keys.values()
@@ -258,15 +199,14 @@ def _training(table: Table, runs: Mapping[str, Record]) -> dict[str, Any]:
 
 def _shown(table: Table, runs: Mapping[str, Record], count: int = 5) -> tuple[str, ...]:
     """The best competitors, and the baseline."""
-    rows = [row for _, row in _real(table) if row.kind == "competitor"]
+    rows = _rivals(table)
     base = [row.label for row in rows if _method(row, runs) == BASELINE][:1]
     return tuple(dict.fromkeys([*base, *(row.label for row in rows)]))[: count + 1]
 
 
 def _tuning(table: Table, runs: Mapping[str, Record], studies: Sequence[Record]) -> dict[str, Any]:
-    places = {
-        _place(runs[key]["spec"], runs[key]["data"]["sha256"]) for _, r in _real(table) for key in r.keys.values()
-    }
+    own = [runs[key] for row in _rows(table) for key in row.keys.values() if key in runs]
+    places = {_place(run["spec"], run["data"]["sha256"]) for run in own}
     lines = [
         Line(_study_name(outcome, studies), *_best_so_far(outcome["trials"]))
         for outcome in studies
@@ -313,28 +253,26 @@ def _best_so_far(trials: Sequence[Record]) -> tuple[tuple[float, ...], tuple[flo
     return tuple(x for x, _ in steps), tuple(y for _, y in steps)
 
 
-def _ranks(tables: Sequence[Table]) -> dict[str, Any]:
-    blocks = [(table, header) for table in tables for header in _task_headers(table)]
-    columns = [
-        {row.label: cell.value for (_, row), cell in _paired(table, header) if cell.value is not None}
-        for table, header in blocks
-    ]
-    common = [label for label in columns[0] if all(label in column for column in columns)] if columns else []
+def _ranks(overall: Table, tables: Sequence[Table]) -> dict[str, Any]:
+    blocks = [(t, header) for t in tables if t.title in overall.headers for header in _task_headers(t)]
+    columns = [_column(table, header) for table, header in blocks]
+    common = [r.label for r in _rivals(overall) if all(r.label in c and c[r.label].value is not None for c in columns)]
     if len(blocks) < 2 or len(common) < 3:
         raise _Missing("no critical differences: fewer than three methods have a value in all tasks, or only one task")
     signed = [
-        [column[label] * (1 if header.endswith("↑") else -1) for label in common]
+        [(column[label].value or 0.0) * (1 if header.endswith("↑") else -1) for label in common]
         for column, (_, header) in zip(columns, blocks, strict=True)
     ]
     found = friedman(signed)
     order = sorted(range(len(common)), key=lambda i: (found.ranks[i], common[i]))
     ranks = [found.ranks[i] for i in order]
+    p = "" if found.p is None else f"; Friedman p = {found.p:.2g}"
     return {
         "kind": "ranks",
-        "title": "Mean ranks over data sets and tasks",
-        "caption": f"Mean rank of the competitors with a value in all {len(blocks)} tasks (1 is best"
-        f"{'' if found.p is None else f'; Friedman p = {found.p:.2g}'}). Ranks that differ by less than the critical difference {found.critical_difference:.2f} "
-        "(Nemenyi, .05) cannot be told apart. Tasks of one data set are not independent: it is a picture, not a test.",
+        "title": f"{overall.title}: mean ranks",
+        "caption": f"Mean rank of the competitors with a value in all {len(blocks)} tasks (1 is best{p}). Ranks that "
+        f"differ by less than the critical difference {found.critical_difference:.2f} (Nemenyi, .05) cannot be told "
+        "apart. Tasks of one data set are not independent: it is a picture, not a test.",
         "ranking": Ranking(
             tuple(common[i] for i in order),
             tuple(ranks),
@@ -342,11 +280,6 @@ def _ranks(tables: Sequence[Table]) -> dict[str, Any]:
             tuple(_groups(ranks, found.critical_difference)),
         ),
     }
-
-
-def _paired(table: Table, header: str) -> Iterator[tuple[tuple[int, Row], Cell]]:
-    cells = _cells(table, header)
-    return (((i, row), cells[i]) for i, row in _real(table) if row.kind == "competitor")
 
 
 def _groups(ranks: Sequence[float], critical: float) -> Iterator[tuple[int, int]]:

@@ -18,9 +18,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench import registry
+from bench.charts import Figure
 from bench.command import reproduce_command
-from bench.figures import Figure, figures, slugs
-from bench.leaderboard import COSTS, Board, Cell, Record, Row, Table, short
+from bench.figures import figures, slugs
+from bench.runs import Record
+from bench.tables import NUMBERS, Board, Cell, Row, Table, short
 
 TEMPLATES = Path(__file__).parent / "templates"
 FAMILIES = {"baselines": "baseline", "methods": "method"}
@@ -32,13 +34,13 @@ def to_html(board: Board, records: Iterable[Record], studies: Iterable[Record]) 
     runs = {record["key"]: record for record in records}
     made, _ = figures(board, runs.values(), studies)
     families = {name: FAMILIES[entry.kind] for name, entry in registry.methods().items()}
-    names = slugs([table.title for table in board.tables])
-    data = {
-        "legend": board.legend,
-        "groups": [
-            {"id": name, **_group(table, runs, families)} for name, table in zip(names, board.tables, strict=True)
-        ],
-    }
+    tables = (*board.tables, *board.overall)
+    names = slugs([table.title for table in tables])
+    groups = [{"id": name, **_group(table, runs, families)} for name, table in zip(names, tables, strict=True)]
+    known = {row["label"]: row for group in groups for row in group["rows"] if row["keys"]}
+    for row in [row for group in groups for row in group["rows"] if row["label"] in known]:
+        row |= {name: known[row["label"]][name] for name in ("family", "text")}  # rows over data sets have no runs
+    data = {"legend": board.legend, "groups": groups}
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -66,13 +68,13 @@ def _hash(text: str) -> str:
 
 
 def _group(table: Table, runs: Mapping[str, Record], families: Mapping[str, str]) -> dict[str, Any]:
-    """A table, its slices, and what is known of the rows of both."""
-    rows = {row.label: row for part in (table, *table.slices) for row in part.rows}
+    """A table, its parts, and what is known of the rows of all."""
+    rows = {row.label: row for part in (table, *table.parts) for row in part.rows}
     places = {label: i for i, label in enumerate(rows)}
     return {
         "title": table.title,
         "rows": [_row(row, runs, families) for row in rows.values()],
-        "tables": [_table(part, places) for part in (table, *table.slices)],
+        "tables": [_table(part, places) for part in (table, *table.parts)],
     }
 
 
@@ -81,7 +83,7 @@ def _table(table: Table, places: Mapping[str, int]) -> dict[str, Any]:
         "title": table.title,
         "caption": table.caption,
         "headers": table.headers,
-        "numbers": [i for i, header in enumerate(table.headers) if header in COSTS],
+        "numbers": [i for i, header in enumerate(table.headers) if header in NUMBERS],
         "cells": [[places[row.label], *(_cell(cell) for cell in row.cells[1:])] for row in table.rows],
         "notes": table.notes,
         "failures": [
@@ -94,8 +96,9 @@ def _cell(cell: Cell) -> list[Any]:
     """Text, number to sort by, difference, whether it is the best, and the value of each seed."""
     delta = ""
     if cell.difference is not None:
-        delta = short(f"{cell.difference.mean:+z.4f}") + ("*" if cell.difference.significant else "")
-    return [cell.text, _rounded(cell.value), delta, int(cell.bold), {k: _rounded(v) for k, v in cell.seeds.items()}]
+        delta = short(cell.difference.mean) + ("*" if cell.star else "")
+    text = cell.text + ("*" if cell.star and not delta else "")
+    return [text, _rounded(cell.value), delta, int(cell.bold), {k: _rounded(v) for k, v in cell.seeds.items()}]
 
 
 def _row(row: Row, runs: Mapping[str, Record], families: Mapping[str, str]) -> dict[str, Any]:

@@ -19,9 +19,12 @@ def rounded(value: Any) -> Any:
     return value
 
 
+_encoder = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical(value: Any) -> str:
     """Canonical JSON: sorted keys, no spaces. Raises ValueError on NaN and infinities."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _encoder.encode(value)
 
 
 def digest(value: Any, length: int = 16) -> str:

@@ -20,7 +20,7 @@ def board(results: Path, as_json: bool, check: bool) -> None:
     from bench import leaderboard, render
     from bench.store import Store, write_atomically
 
-    made = leaderboard.board(list(Store(results).records()))
+    made = leaderboard.board(Store(results).results())
     path, text = results / "LEADERBOARD.md", render.to_markdown(made).encode()
     if check:
         if not path.exists() or path.read_bytes() != text:

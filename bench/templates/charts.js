@@ -21,7 +21,7 @@ const short = (x) => {
 
 function drawFigures() {
   drawn ??= JSON.parse(byId("drawn").textContent);
-  const own = drawn.filter((f) => f.table === undefined || groups[f.table].id === state.data);
+  const own = drawn.filter((f) => groups[f.table].id === state.data);
   byId("charts").replaceChildren(...own.map((figure) => {
     const body = make("div");
     const box = make("details", { open: listed("fig").includes(figure.kind) }, make("summary", { textContent: figure.title }), body);
