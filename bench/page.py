@@ -20,19 +20,19 @@ from markupsafe import Markup
 from bench import registry
 from bench.charts import Figure
 from bench.command import reproduce_command
-from bench.figures import figures, slugs
+from bench.figures import slugs
+from bench.render import delta, remarks
 from bench.runs import Record
-from bench.tables import NUMBERS, Board, Cell, Row, Table, short
+from bench.tables import NUMBERS, Board, Cell, Row, Table
 
 TEMPLATES = Path(__file__).parent / "templates"
 FAMILIES = {"baselines": "baseline", "methods": "method"}
 DIGITS = 6  # significant digits of numbers that are drawn or sorted; texts are the leaderboard's own
 
 
-def to_html(board: Board, records: Iterable[Record], studies: Iterable[Record]) -> str:
-    """The page: the tables of a board, its figures, and for each row its seeds, settings and command."""
+def to_html(board: Board, records: Iterable[Record], figures: Iterable[Figure]) -> str:
+    """The page of a board and its figures; ``records``: those behind it, for each row's settings and command."""
     runs = {record["key"]: record for record in records}
-    made, _ = figures(board, runs.values(), studies)
     families = {name: FAMILIES[entry.kind] for name, entry in registry.methods().items()}
     tables = (*board.tables, *board.overall)
     names = slugs([table.title for table in tables])
@@ -53,7 +53,7 @@ def to_html(board: Board, records: Iterable[Record], studies: Iterable[Record]) 
         policy=f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; "
         "form-action 'none'",
         data=embedded(data),
-        figures=embedded([_figure(figure) for figure in made]),
+        figures=embedded([_figure(figure) for figure in figures]),
     )
 
 
@@ -85,20 +85,19 @@ def _table(table: Table, places: Mapping[str, int]) -> dict[str, Any]:
         "headers": table.headers,
         "numbers": [i for i, header in enumerate(table.headers) if header in NUMBERS],
         "cells": [[places[row.label], *(_cell(cell) for cell in row.cells[1:])] for row in table.rows],
-        "notes": table.notes,
-        "failures": [
-            {"label": f.label, "status": f.status, "reason": f.reason, "seeds": f.seeds} for f in table.failures
-        ],
+        "notes": remarks(table),
     }
 
 
 def _cell(cell: Cell) -> list[Any]:
     """Text, number to sort by, difference, whether it is the best, and the value of each seed."""
-    delta = ""
-    if cell.difference is not None:
-        delta = short(cell.difference.mean) + ("*" if cell.star else "")
-    text = cell.text + ("*" if cell.star and not delta else "")
-    return [text, _rounded(cell.value), delta, int(cell.bold), {k: _rounded(v) for k, v in cell.seeds.items()}]
+    return [
+        cell.text,
+        _rounded(cell.value),
+        delta(cell, ""),
+        int(cell.bold),
+        {k: _rounded(v) for k, v in cell.seeds.items()},
+    ]
 
 
 def _row(row: Row, runs: Mapping[str, Record], families: Mapping[str, str]) -> dict[str, Any]:

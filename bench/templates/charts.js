@@ -132,7 +132,11 @@ function drawMark(plot, p, x, y, readout, index) {
   mark.addEventListener("pointerenter", tell);
   mark.addEventListener("focus", tell);
   mark.addEventListener("click", () => openRow(p.label));
-  mark.addEventListener("keydown", (event) => { if (event.key === "Enter") openRow(p.label); });
+  mark.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault(); // or the key would press the row's button too
+    openRow(p.label);
+  });
   plot.append(mark);
   return mark;
 }

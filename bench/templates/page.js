@@ -102,7 +102,7 @@ function showSorting() {
 }
 
 function drawTable() {
-  const { title, caption, headers, numbers, notes, failures } = table();
+  const { title, caption, headers, numbers, notes } = table();
   byId("results").textContent = title;
   const heads = columns().map((i) => {
     const [name, ...rest] = headers[i].split(" ");
@@ -120,8 +120,7 @@ function drawTable() {
   wide.setAttribute("role", "region");
   wide.setAttribute("aria-labelledby", "results");
   byId("table").replaceChildren(wide);
-  const runs = failures.map((f) => `${f.label}: ${f.status} (seeds ${f.seeds.join(", ")}): ${f.reason}`);
-  byId("notes").replaceChildren(make("ul", {}, ...[...notes, ...runs].map((text) => make("li", { textContent: text }))));
+  byId("notes").replaceChildren(make("ul", {}, ...notes.map((text) => make("li", { textContent: text }))));
   showSorting();
   drawRows();
 }
@@ -165,7 +164,7 @@ function drawRow([at, ...cells], shown) {
     const [text, , delta, best] = cells[i - 1];
     const cell = make("td", { className: numbers.includes(i) ? "number" : "" });
     cell.append(make("span", { textContent: text, className: best ? "best" : "" }));
-    if (delta) cell.append(make("span", { textContent: `(${delta})`, className: delta.endsWith("*") ? "delta star" : "delta" }));
+    if (delta) cell.append(make("span", { textContent: delta, className: delta.includes("*") ? "delta star" : "delta" }));
     line.append(cell);
   }
   return open ? [line, drawDetail(row, cells, shown)] : [line];
