@@ -19,6 +19,7 @@ from bench.errors import BenchError
 from bench.spec import canonical, digest
 
 SCHEMA = 1
+STUDY_SCHEMA = 1
 ABANDONED_S = 600  # a temporary file older than this belongs to no living process
 
 
@@ -205,3 +206,14 @@ def _result(path: Path, shared: _Shared) -> dict[str, Any]:
         "data": shared(found.data)[0],
         "env": {"device": found.env and found.env.device},
     }
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """The stored outcome of a study. Raises BenchError naming a file that is none."""
+    try:
+        outcome: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if outcome["schema"] == STUDY_SCHEMA and outcome["key"] == digest(outcome["study"]) == path.stem:
+            return outcome
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchError(f"{path} cannot be read as a study ({error}); move it away and tune again") from error
+    raise BenchError(f"{path} is no study of schema {STUDY_SCHEMA} under its own key; move it away and tune again")
