@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -160,9 +160,10 @@ def rank_sum(differences: Sequence[float]) -> float:
 
 
 # thousandths with few different values: ties and zeros are common, and their floating point differences are not equal
-TIED = st.lists(st.tuples(st.integers(700, 708), st.integers(700, 708)), min_size=6, max_size=9)
+TIED = st.lists(st.tuples(st.integers(700, 708), st.integers(700, 708)), min_size=6, max_size=7)
 
 
+@settings(max_examples=40)
 @given(TIED)
 def test_exact_tests_agree_with_brute_force(pairs: list[tuple[int, int]]) -> None:
     a, b = ([x / 1000 for x in side] for side in zip(*pairs, strict=True))
@@ -181,6 +182,14 @@ def test_exact_tests_agree_with_scipy(n: int) -> None:
         (a - b,), np.mean, permutation_type="samples", n_resamples=math.inf, vectorized=True
     )
     assert sign_flip(a, b) == pytest.approx(oracle.pvalue, rel=1e-12)
+
+
+def test_ties_of_decimals_are_ties_in_floating_point() -> None:
+    a, b = [0.7, 0.3, 0.8, 0.9, 0.6, 0.4], [0.6, 0.2, 0.7, 1.0, 0.5, 0.3]
+    assert len({abs(x - y) for x, y in zip(a, b, strict=True)}) > 1
+    for scale in (1e-6, 1.0, 1e6):
+        one, other = ([x * scale for x in side] for side in (a, b))
+        assert sign_flip(one, other) == signed_rank(one, other) == 2 * (1 + 6) / 64  # at most one of six signs differs
 
 
 def test_many_pairs_draw_their_sign_patterns() -> None:
@@ -379,8 +388,8 @@ def test_interval_covers_the_truth() -> None:
 def test_friedman_has_few_false_positives() -> None:
     scores = np.random.default_rng(1).normal(size=(SIMULATIONS, 10, 4))
     assert plausible(sum((friedman(table.tolist()).p or 0) < 0.05 for table in scores), 0.05)
-    scores[:, :, 0] += 1.0
-    assert sum((friedman(table.tolist()).p or 0) < 0.05 for table in scores) > 0.4 * SIMULATIONS
+    better = scores[:200] + [1.0, 0.0, 0.0, 0.0]
+    assert sum((friedman(table.tolist()).p or 0) < 0.05 for table in better) > 80
 
 
 def test_a_leaderboard_can_afford_it() -> None:
