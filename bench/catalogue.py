@@ -18,17 +18,20 @@ def datasets() -> list[dict[str, Any]]:
     state: prepared (in this machine's cache), simulated, fetched on first use, or needs files. A broken file is a row
     that says so.
     """
-    return [_row(name) for name in registry.entries("datasets")]
+    return [dataset_row(name) for name in registry.entries("datasets")]
 
 
-def _row(name: str) -> dict[str, Any]:
+def dataset_row(name: str) -> dict[str, Any]:
+    """The same of one data set. how: where its files are from, if it needs them."""
     entry = registry.find("dataset", name)
     row: dict[str, Any] = {"name": name, "about": entry.summary}
     try:
         dataset = registry.load_dataset(name)()
     except BenchError as error:
-        return {**row, "state": f"broken: {error}", "domain": "", "tasks": [], "size": "", "licence": "", "files": []}
+        empty: dict[str, Any] = {"domain": "", "tasks": [], "size": "", "licence": "", "files": [], "how": ""}
+        return {**row, "state": f"broken: {error}", **empty}
     state, size = _state(name, dataset)
+    by_hand = state == "needs files"
     return {
         **row,
         "domain": dataset.domain,
@@ -36,7 +39,8 @@ def _row(name: str) -> dict[str, Any]:
         "size": size,
         "licence": dataset.licence,
         "state": state,
-        "files": sorted(dataset.sources[0].published.values()) if state == "needs files" else [],
+        "files": sorted(dataset.sources[0].published.values()) if by_hand else [],
+        "how": dataset.sources[0].how if by_hand else "",
     }
 
 
