@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from bench.papers import NO_METHOD, Paper, Row
 from bench.papers.plan import Cost, Job
-from bench.papers.verdict import NOT_COMPARABLE, Measured, Report
+from bench.papers.verdict import NOT_COMPARABLE, Cell, Finding, Measured, Report
 from bench.render import escape
 from bench.spec import PAPER, canonical
 
@@ -78,7 +78,7 @@ def about(paper: Paper) -> list[str]:
 
 def reasons(report: Report) -> list[str]:
     """Why cells were not compared, each reason once, and how many verdicts there are of each kind."""
-    several = [*report.cells, *report.findings]
+    several: list[Cell | Finding] = [*report.cells, *report.findings]
     said = dict.fromkeys(f"{word}: {sentence}" for item in several for word, sentence in [item.why] if word)
     counts: dict[str, int] = {}
     for item in several:

@@ -81,6 +81,8 @@ class _Comparison:
         self.paper, self.missing = paper, missing
         self.jobs = {(job.row.name, job.data): job for job in jobs}
         self.records = records
+        self.rows = {row.name: row for row in paper.rows}
+        self.columns = {column.name: column for column in paper.columns}
 
     def report(self, rows: Sequence[Row]) -> Report:
         places = [(row, i) for row in rows for i in range(len(self.paper.columns))]
@@ -167,8 +169,7 @@ class _Comparison:
         """Confirmed if the interval lies above the bound, refuted if it lies below or ends there, else undecided."""
         clean = self.contrast(claim, CLEAN)
         found = self.contrast(claim, PAPER) if self.faulty else clean
-        rows, columns = ({x.name: x for x in of} for of in (self.paper.rows, self.paper.columns))
-        reasons = [self.obstacle(rows[row], columns[column]) for row, column, _ in claim.terms]  # type: ignore[arg-type,index]
+        reasons = [self.obstacle(self.rows[r], self.columns[c]) for r, c, _ in claim.terms]
         why = next((reason for reason in reasons if reason is not None), None)
         if why is not None or found is None:
             why = why or ("not run", "its rows have no seed in common")
@@ -182,8 +183,7 @@ class _Comparison:
         return Finding(claim.text, claim.above, found, clean, verdict)
 
     def contrast(self, claim: Claim, protocol: str) -> Measured | None:
-        rows, columns = {r.name: r for r in self.paper.rows}, {c.name: c for c in self.paper.columns}
-        terms = [(self.measured(rows[r], columns[c], protocol), weight) for r, c, weight in claim.terms]
+        terms = [(self.measured(self.rows[r], self.columns[c], protocol), weight) for r, c, weight in claim.terms]
         known = [set(found.seeds) if found is not None else set() for found, _ in terms]
         common = sorted(set.intersection(*known))
         return _measured({s: sum(weight * found.seeds[s] for found, weight in terms if found) for s in common})
