@@ -18,20 +18,26 @@ def datasets() -> list[dict[str, Any]]:
     state: prepared (in this machine's cache), simulated, fetched on first use, or needs files. A broken file is a row
     that says so.
     """
-    return [dataset_row(name) for name in registry.entries("datasets")]
+    return [_row(name) for name in registry.entries("datasets")]
 
 
-def dataset_row(name: str) -> dict[str, Any]:
-    """The same of one data set. how: where its files are from, if it needs them."""
+def needs(name: str) -> str:
+    """The raw files of a data set and where they are from; empty if it is simulated."""
+    sources = registry.load_dataset(name)().sources
+    if not sources:
+        return ""
+    how = sources[0].how if isinstance(sources[0], Local) else sources[0].label
+    return f"{', '.join(sorted(sources[0].published.values()))}: {how}"
+
+
+def _row(name: str) -> dict[str, Any]:
     entry = registry.find("dataset", name)
     row: dict[str, Any] = {"name": name, "about": entry.summary}
     try:
         dataset = registry.load_dataset(name)()
     except BenchError as error:
-        empty: dict[str, Any] = {"domain": "", "tasks": [], "size": "", "licence": "", "files": [], "how": ""}
-        return {**row, "state": f"broken: {error}", **empty}
+        return {**row, "state": f"broken: {error}", "domain": "", "tasks": [], "size": "", "licence": "", "files": []}
     state, size = _state(name, dataset)
-    by_hand = state == "needs files"
     return {
         **row,
         "domain": dataset.domain,
@@ -39,8 +45,7 @@ def dataset_row(name: str) -> dict[str, Any]:
         "size": size,
         "licence": dataset.licence,
         "state": state,
-        "files": sorted(dataset.sources[0].published.values()) if by_hand else [],
-        "how": dataset.sources[0].how if by_hand else "",
+        "files": sorted(dataset.sources[0].published.values()) if state == "needs files" else [],
     }
 
 

@@ -72,6 +72,7 @@ def reproduce(
 
 def _run(paper: Paper, jobs: list[Job], store: Store, device: str, workers: int, folder: Path | None) -> dict[str, str]:
     """Makes the runs that have no record. Returns which data sets cannot be had, and what is to be done."""
+    from bench.catalogue import needs
     from bench.data.prepare import prepare
     from bench.execute import execute
     from bench.machine import device_of
@@ -91,7 +92,8 @@ def _run(paper: Paper, jobs: list[Job], store: Store, device: str, workers: int,
             try:
                 prepare(part.dataset, part.knobs, own, shown.note)
             except BenchError as error:
-                missing[data] = str(error)
+                asked = f"{error}; " if folder is not None else ""
+                missing[data] = f"{part.dataset}: {asked}it needs {needs(part.dataset)}; give their folder with --from"
                 continue
             execute(specs, store, shown, device=device_of(device), workers=workers, raw=own, checkpoint=10.0)
     return missing
@@ -99,17 +101,14 @@ def _run(paper: Paper, jobs: list[Job], store: Store, device: str, workers: int,
 
 def _show_plan(paper: Paper, rows: list[Row], jobs: list[Job], store: Store, as_json: bool) -> None:
     from bench import registry
-    from bench.catalogue import dataset_row
+    from bench.catalogue import needs
     from bench.papers import plan, show
     from bench.store import Store
 
     records = [*store.records(), *Store(registry.ROOT / "results" / "reference").records()]
     planned = [(job, plan.cost(paper, job, records)) for job in jobs]
-    states = []
-    for name in dict.fromkeys(paper.parts[job.data].dataset for job in jobs):
-        row = dataset_row(name)
-        files = f": {', '.join(row['files'])}; {row['how']}" if row["files"] else ""
-        states.append(f"{name}: {row['state']}{files}")
+    names = dict.fromkeys(paper.parts[job.data].dataset for job in jobs)
+    states = [f"{name}: {needs(name) or 'simulated, nothing to get'}" for name in names]
     if as_json:
         click.echo(show.plan_json(paper, planned, states))
     else:

@@ -245,6 +245,8 @@ class _File(Reader):
         parts = self.parts(node, "a row", ("name", "method", "settings", "note", "figures"))
         self.need(parts, node, ("name", "figures"))
         name = self.text(parts["name"], "name")
+        if "," in name:
+            raise BenchError(f"{self.place(node)}: row '{name}': a name holds no comma, which parts names in --rows")
         items = self.items(parts["figures"], "figures")
         if len(items) != len(columns):
             counted = f"{len(columns)} figures, one for each column (null where none was published)"

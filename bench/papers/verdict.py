@@ -121,7 +121,7 @@ class _Comparison:
         if not column.metric:
             return "no such figure here", column.not_comparable
         if column.data in self.missing:
-            return "no data", f"{self.paper.parts[column.data].dataset}: {self.missing[column.data]}"
+            return "no data", self.missing[column.data]
         job = self.jobs.get((row.name, column.data))
         if job is not None and job.problem:
             return "no language model", job.problem
