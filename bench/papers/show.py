@@ -145,15 +145,17 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 
 def _cells(report: Report) -> list[list[str]]:
+    columns = enumerate(report.paper.columns)
+    decimals = {c.name: _decimals(row.figures[i] for row in report.paper.rows) for i, c in columns}
     return [
         [
             cell.row,
             cell.column,
-            "" if cell.published is None else f"{cell.published:g}",
-            _value(cell.reproduced),
-            _signed(cell.difference),
-            _value(cell.clean),
-            _signed(cell.bias),
+            "" if cell.published is None else f"{cell.published:.{decimals[cell.column]}f}",
+            _value(cell.reproduced, decimals[cell.column]),
+            _signed(cell.difference, decimals[cell.column]),
+            _value(cell.clean, decimals[cell.column]),
+            _signed(cell.bias, decimals[cell.column]),
             f"{cell.verdict}: {cell.why[0]}" if cell.why[0] else cell.verdict,
         ]
         for cell in report.cells
@@ -173,15 +175,21 @@ def _claims(report: Report) -> list[list[str]]:
     ]
 
 
-def _value(found: Measured | None) -> str:
+def _decimals(figures: Iterable[float | None]) -> int:
+    """As many as the column was published with, 4 where it was not."""
+    known = [len(f"{figure:.7f}".rstrip("0").partition(".")[2]) for figure in figures if figure is not None]
+    return max(known, default=4)
+
+
+def _value(found: Measured | None, decimals: int = 4) -> str:
     if found is None:
         return ""
-    spread = "" if found.half_width is None else f" ± {found.half_width:.4f}"
-    return f"{found.mean:.4f}{spread} ({len(found.seeds)})"
+    spread = "" if found.half_width is None else f" ± {found.half_width:.{decimals}f}"
+    return f"{found.mean:.{decimals}f}{spread} ({len(found.seeds)})"
 
 
-def _signed(number: float | None) -> str:
-    return "" if number is None else f"{number:+z.4f}"
+def _signed(number: float | None, decimals: int) -> str:
+    return "" if number is None else f"{number:+z.{decimals}f}"
 
 
 def _grid(headers: Sequence[str], lines: Sequence[Sequence[str]], style: str) -> str:
