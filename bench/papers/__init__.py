@@ -254,9 +254,8 @@ class _File(Reader):
         figures = [None if self.value(item) is None else self.number(item, "figures") for item in items]
         for column, figure in zip(columns, figures, strict=True):
             if figure is not None and column.tolerance is None and not column.not_comparable:
-                raise BenchError(
-                    f"{self.place(node)}: column '{column.name}' has a figure, and no tolerance to judge it"
-                )
+                why = f"column '{column.name}' has a figure, and no tolerance to judge it by"
+                raise BenchError(f"{self.place(node)}: row '{name}': {why}")
         return Row(
             name,
             tuple(figures),

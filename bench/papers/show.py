@@ -31,11 +31,8 @@ def to_console(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """GitHub Markdown."""
-    blocks = [
-        f"# {escape(report.paper.title)}",
-        _bullets(about(report.paper)),
-        _grid(HEADERS, _cells(report), "github"),
-    ]
+    title, said = escape(report.paper.title), _bullets(about(report.paper))
+    blocks = [f"# {title}", said, _grid(HEADERS, _cells(report), "github")]
     if report.findings:
         blocks += ["## Claims", _grid(CLAIMS, _claims(report), "github")]
     return "\n\n".join([*blocks, "## Notes", _bullets([*reasons(report), *LEGEND])]) + "\n"
@@ -101,17 +98,16 @@ def plan(paper: Paper, rows: Sequence[Row], planned: Sequence[tuple[Job, Cost]],
     headers = ("row", "method", "data set", "protocols", "runs", "epochs, most", "rows, most", "time, most")
     totals = [cost.seconds for _, cost in planned]
     known = [seconds for seconds in totals if seconds is not None]
-    whole = (
-        f"{sum(known):,.0f} s" if len(known) == len(totals) else f"unknown ({sum(known):,.0f} s without the unknown)"
-    )
+    whole = f"{sum(known):,.0f} s"
+    if len(known) < len(totals):
+        whole = f"unknown ({whole} without the unknown)"
     runs = sum(cost.runs for _, cost in planned)
-    settings = {
-        job.row.name: f"{job.row.name}: {_settings({**paper.settings, **job.row.settings})}" for job, _ in planned
-    }
+    own = {job.row.name: job.row.settings for job, _ in planned}
+    settings = [f"{name}: {_settings({**paper.settings, **given})}" for name, given in own.items()]
     notes = [
         f"{runs} runs; at most {whole} on one core, the time of a run being rows x epochs / measured rows a second.",
         *dict.fromkeys(f"measured: {cost.like}" for _, cost in planned if cost.like),
-        *settings.values(),
+        *settings,
         *dict.fromkeys(f"no language model: {job.problem}" for job, _ in planned if job.problem),
         *(f"{NO_METHOD}: {row.name}{f' ({row.note})' if row.note else ''}" for row in rows if not row.method),
         *(f"{NOT_COMPARABLE}: {c.name}: {c.not_comparable}" for c in paper.columns if c.not_comparable),

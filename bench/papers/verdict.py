@@ -137,9 +137,8 @@ class _Comparison:
             return "other metric", column.not_comparable
         bad = [r for r in records if r["status"] != "ok"]
         if bad:
-            return str(
-                bad[0]["status"]
-            ), f"{row.name} on {part.dataset}, seed {bad[0]['spec']['seed']}: {bad[0]['error']}"
+            which = f"{row.name} on {part.dataset}, seed {bad[0]['spec']['seed']}"
+            return str(bad[0]["status"]), f"{which}: {bad[0]['error']}"
         if not records:
             return "not run", "there is no record"
         if self.measured(row, column, PAPER if self.faulty else CLEAN) is None:
