@@ -105,7 +105,8 @@ def _show_plan(paper: Paper, rows: list[Row], jobs: list[Job], store: Store, as_
     from bench.papers import plan, show
     from bench.store import Store
 
-    records = [*store.records(), *Store(registry.ROOT / "results" / "reference").records()]
+    reference = registry.ROOT / "results" / "reference"
+    records = [r for known in (store, Store(reference), Store(reference / "reproduced")) for r in known.records()]
     planned = [(job, plan.cost(paper, job, records)) for job in jobs]
     names = dict.fromkeys(paper.parts[job.data].dataset for job in jobs)
     states = [f"{name}: {needs(name) or 'simulated, nothing to get'}" for name in names]
