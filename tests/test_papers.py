@@ -208,6 +208,16 @@ def test_a_data_set_can_be_cut_to_some_of_its_tasks(tmp_path: Path) -> None:
         prepare("aliexpress-nl", {"tasks": "click"}, raw)
 
 
+def test_simulated_data_may_be_drawn_anew_for_each_run(table: Write) -> None:
+    once, anew = (papers.load(str(table(TABLE.replace("rows: [200, 200]", new)))) for new in (
+        "rows: [200, 200]", "rows: [200, 200], redraw: seed"))  # fmt: skip
+    drawn = [
+        [(spec.seed, spec.dataset_config["seed"]) for spec in plan.jobs(paper, paper.rows)[0].specs[PAPER]]
+        for paper in (once, anew)
+    ]
+    assert drawn == [[(0, 0), (1, 0)], [(0, 0), (1, 1)]]
+
+
 # Verdicts, on made-up records
 
 

@@ -31,11 +31,13 @@ class Protocol:
 @dataclass(frozen=True)
 class Part:
     """One of our data sets that some columns are of. rows: the fewest and most, over all parts, that the published set
-    can have once it is prepared; anything else is a fixture."""
+    can have once it is prepared; anything else is a fixture. redraw: the knob that takes each run's seed, where a
+    publication simulates its data anew for each run; empty if all runs share them."""
 
     dataset: str
     knobs: dict[str, Any]
     rows: tuple[int, int]
+    redraw: str = ""
 
 
 @dataclass(frozen=True)
@@ -204,13 +206,14 @@ class _File(Reader):
         )
 
     def part(self, node: yaml.Node, name: str) -> Part:
-        parts = self.parts(node, name, ("dataset", "knobs", "rows"))
+        parts = self.parts(node, name, ("dataset", "knobs", "rows", "redraw"))
         self.need(parts, node, ("dataset", "rows"))
         rows = [self.whole(item, "rows") for item in self.items(parts["rows"], "rows")]
         if len(rows) != 2 or rows[0] > rows[1]:
             raise self.wrong(parts["rows"], "rows", "the fewest and the most, such as [299285, 299285]")
         knobs = self.settings(parts["knobs"], "knobs") if "knobs" in parts else {}
-        return Part(self.text(parts["dataset"], "dataset"), knobs, (rows[0], rows[1]))
+        redraw = self.text(parts["redraw"], "redraw") if "redraw" in parts else ""
+        return Part(self.text(parts["dataset"], "dataset"), knobs, (rows[0], rows[1]), redraw)
 
     def tolerance(self, node: yaml.Node, name: str) -> Tolerance:
         parts = self.parts(node, name, ("within", "why"))

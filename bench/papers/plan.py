@@ -65,15 +65,12 @@ def _job(paper: Paper, row: Row, data: str, seeds: int) -> Job:
             settings["lm"] = identity(settings["lm"])
     except BenchError as error:
         return Job(row, data, {}, str(error))
-    spec = specify(part.dataset, row.method, given=settings, knobs=part.knobs, budget=paper.budget)
-    return Job(
-        row,
-        data,
-        {
-            protocol: tuple(replace(spec, protocol=protocol, seed=seed) for seed in range(seeds))
-            for protocol in PROTOCOLS[paper.protocol.selection]
-        },
-    )
+    specs = []
+    for seed in range(seeds):
+        knobs = {**part.knobs, **({part.redraw: seed} if part.redraw else {})}
+        specs.append(specify(part.dataset, row.method, given=settings, knobs=knobs, seed=seed, budget=paper.budget))
+    protocols = PROTOCOLS[paper.protocol.selection]
+    return Job(row, data, {p: tuple(replace(spec, protocol=p) for spec in specs) for p in protocols})
 
 
 def cost(paper: Paper, job: Job, records: Iterable[Mapping[str, Any]]) -> Cost:
