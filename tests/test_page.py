@@ -23,7 +23,7 @@ playwright = pytest.importorskip(
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium: `apt-get install chromium`, to test the page in a browser"
+    CHROMIUM is None, reason="no Chromium: `apt-get install chromium` to test the page in a browser"
 )
 
 HOSTILE = "<script>alert(1)</script>"
@@ -42,7 +42,8 @@ def record(dataset: str, method: str, seed: int, click: float, watch: float, **c
     chance = {"click": {"auc": 0.5}, "watch": {"rmse": 2.0}}
     return {
         "schema": 1, "key": digest(spec), "spec": spec, "role": "final", "status": "ok", "error": None,
-        "reference": method == "popularity", "tasks": [{"name": "click", "metric": "auc"}, {"name": "watch", "metric": "rmse"}],
+        "reference": method == "popularity",
+        "tasks": [{"name": "click", "metric": "auc"}, {"name": "watch", "metric": "rmse"}],
         "metrics": {"valid": values, "test": values, "slices": {"cold_item": {"rows": 9, "metrics": values}}},
         "references": {"chance": {"test": chance, "slices": {"cold_item": {"rows": 9, "metrics": chance}}}},
         "curve": [{"epoch": e, "valid": {"click": click - 0.1 / e, "watch": watch + 0.1 / e}} for e in (1, 2, 3)],
@@ -293,7 +294,7 @@ def test_figures_open_and_answer(visit: Open) -> None:
     assert page.evaluate("document.activeElement.textContent") == "single_task"
     page.click("button[type=reset]")
     gains = dict(row.inner_text().split("\t")[:2] for row in page.locator(".gains tbody tr").all())
-    assert gains == {"mmoe": "+25.2*", "frozen": "+17.2*", HOSTILE: "+6.6*"}
+    assert gains == {"mmoe": "+24.8*", "frozen": "+16.8*", HOSTILE: "+6.6*"}  # means of .75/.60, .761/.61, .772/.62 ...
     curves = page.locator("svg path:not(.band)")
     before = curves.count()
     page.locator(".choice input").first.uncheck()
