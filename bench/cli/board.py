@@ -18,9 +18,10 @@ from bench.errors import BenchError
 def board(results: Path, as_json: bool, check: bool) -> None:
     """Print the leaderboard of the stored records and write it to RESULTS/LEADERBOARD.md (with --json: only print)."""
     from bench import leaderboard, render
-    from bench.store import Store, write_atomically
+    from bench.runs import stored
+    from bench.store import write_atomically
 
-    made = leaderboard.board(Store(results).results())
+    made = leaderboard.of_groups(stored(results))
     path, text = results / "LEADERBOARD.md", render.to_markdown(made).encode()
     if check:
         if not path.exists() or path.read_bytes() != text:
