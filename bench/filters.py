@@ -86,11 +86,6 @@ def _family(line: Line) -> str:
     return "baselines" if line.method in registry.entries("baselines") else "methods"
 
 
-def _others(groups: Sequence[Group]) -> str:
-    others = sum(len(line.runs) for group in groups for line in group.lines.values())
-    return f" ({others} of other protocols)" if others else ""
-
-
 def _there(groups: Sequence[Group], families: Iterable[str]) -> str:
     facts = {
         "data sets": {group.key["dataset"] for group in groups},

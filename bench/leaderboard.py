@@ -147,7 +147,7 @@ def _legend(tables: Sequence[Table], across: Sequence[Table], chosen: str) -> tu
     most = max((int(row.cells[-1].value or 0) for table in tables for row in table.rows), default=0)
     columns = {header for table in tables if table.over_tasks for header in table.over_tasks.headers}
     return (
-        *([f"Only {chosen}. Stars, bold and all measures are of the rows and tasks shown."] if chosen else []),
+        *([f"Only {chosen}: stars, bold and measures are of the rows and tasks shown."] if chosen else []),
         "value ± half-width: mean over seeds and its 95 % Student t interval; "
         "↑ larger is better, ↓ smaller is better, – undefined.",
         f"(+.0123): mean difference to {BASELINE} over the seeds that both have, in units of the metric; a star: "
