@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
 from typing import Any
@@ -23,15 +23,19 @@ Series = Mapping[int, float]  # the defined values by seed
 
 @dataclass(frozen=True)
 class Column:
-    """One value a run; ``larger`` is better."""
+    """A value for each run of a row, where it is defined; ``larger`` is better."""
 
     header: str
     larger: bool
-    get: Callable[[Run], float | None]
+    find: Callable[[Entry], Series]
+    known: dict[str, Series] = field(default_factory=dict)  # by label: it is asked for again and again
 
     def series(self, entry: Entry) -> Series:
         """The defined values of a row."""
-        return {seed: value for seed, run in entry.runs.items() if (value := self.get(run)) is not None}
+        found = self.known.get(entry.label)
+        if found is None:
+            found = self.known[entry.label] = self.find(entry)
+        return found
 
 
 def larger(task: Task) -> bool:
@@ -43,28 +47,36 @@ def larger(task: Task) -> bool:
 
 def task_column(task: Task, part: str) -> Column:
     """The values of a task on a part of the test rows."""
-    header = f"{task.name} {task.metric} {'↑' if larger(task) else '↓'}"
-    return Column(header, larger(task), lambda run: run.value(part, task))
+
+    def find(entry: Entry) -> Series:
+        values = {seed: run.parts.get(part, {}).get(task) for seed, run in entry.runs.items()}
+        return {seed: value for seed, value in values.items() if value is not None}
+
+    return Column(f"{task.name} {task.metric} {'↑' if larger(task) else '↓'}", larger(task), find)
 
 
 def skill_column(task: Task) -> Column:
     """(value - chance) / (perfect - chance) on the test rows."""
 
-    def get(run: Run) -> float | None:
-        value, chance = run.value("test", task), run.chance(task)
-        return None if value is None or chance is None else skill(task.metric, value, chance)
+    def find(entry: Entry) -> Series:
+        values = {seed: (run.parts.get("test", {}).get(task), run.chance(task)) for seed, run in entry.runs.items()}
+        return {
+            seed: skill(task.metric, value, chance)
+            for seed, (value, chance) in values.items()
+            if value is not None and chance is not None
+        }
 
-    return Column(task.name, True, get)
+    return Column(task.name, True, find)
 
 
 def mean_column(columns: Sequence[Column]) -> Column:
     """Mean skill; none if a task has no value: means over other tasks could not be compared."""
 
-    def get(run: Run) -> float | None:
-        values = [value for column in columns if (value := column.get(run)) is not None]
-        return fmean(values) if values and len(values) == len(columns) else None
+    def find(entry: Entry) -> Series:
+        series = [column.series(entry) for column in columns]
+        return {s: fmean(v[s] for v in series) for s in entry.runs if series and all(s in v for v in series)}
 
-    return Column("mean skill", True, get)
+    return Column("mean skill", True, find)
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,7 @@ class Comparison:
     def of(cls, group: Group) -> Comparison:
         """Raises BenchError for an unknown metric."""
         runs = group.runs
-        tasks = tuple({task: None for some in dict.fromkeys(run.tasks for run in runs) for task in some})
+        tasks = group.tasks
         measured = [run for run in runs if run.status == "ok"]
         skills = tuple(skill_column(task) for task in tasks if any(run.chance(task) is not None for run in measured))
         total = mean_column(skills)
@@ -113,7 +125,7 @@ class Comparison:
             None if entry is self.baseline or entry.kind in YARDSTICKS else common(values, base)
             for entry, values in zip(self.entries, series, strict=True)
         ]
-        adjusted = holm([difference and difference.p for difference in differences])
+        adjusted = holm([_p(difference) for difference in differences])
         rivals = [s for entry, s in zip(self.entries, series, strict=True) if entry.kind == "competitor" and s]
         best = _best(rivals, column.larger)
         return [
@@ -133,9 +145,7 @@ class Comparison:
 def _yardsticks(measured: Sequence[Run]) -> list[Entry]:
     """Oracle and chance, which every run carries: read from the first."""
     first = [(kind, run) for kind in YARDSTICKS for run in [r for r in measured if kind in r.references][:1]]
-    return [
-        Entry(kind, kind, kind, False, {}, {run.seed: _as_run(run, run.references[kind])}) for kind, run in first
-    ]
+    return [Entry(kind, kind, kind, False, {}, {run.seed: _as_run(run, run.references[kind])}) for kind, run in first]
 
 
 def _as_run(run: Run, parts: Mapping[str, Any]) -> Run:
@@ -159,12 +169,16 @@ def _best(rivals: Sequence[Series], larger: bool) -> Series | None:
 def _beats(best: Series, others: Sequence[Series], larger: bool) -> bool:
     found = [common(best, other) for other in others]
     ahead = all(d is not None and (d.mean > 0) is larger and d.mean != 0 for d in found)
-    return ahead and all(p is not None and p < ALPHA for p in holm([d and d.p for d in found]))
+    return ahead and all(p is not None and p < ALPHA for p in holm([_p(difference) for difference in found]))
+
+
+def _p(difference: Difference | None) -> float | None:
+    return None if difference is None else difference.p
 
 
 def _cell(values: Series, difference: Difference | None, p: float | None, bold: bool) -> Cell:
     if not values:
         return Cell()
     centre, half = mean_interval(list(values.values()))
-    text = f"{centre:z.4f}" + ("" if half is None else f" ± {short(half, '.4f')}")
+    text = f"{centre:z.4f}" + ("" if half is None else f" ± {short(f'{half:.4f}')}")
     return Cell(text, centre, half, dict(values), difference, p, p is not None and p < ALPHA, bold)

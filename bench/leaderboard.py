@@ -9,38 +9,48 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from bench import across
 from bench.columns import BASELINE, YARDSTICKS, Comparison, task_column
+from bench.filters import Filter
 from bench.labels import listed, named
-from bench.runs import Entry, Group, Record, grouped
+from bench.over_tasks import LEGEND, over_tasks
+from bench.overall import LEGEND as OVERALL
+from bench.overall import overall
+from bench.runs import TABLE_KEYS, Entry, Group, Record, grouped
 from bench.stats import min_seeds_wilcoxon
-from bench.tables import DASH, Board, Cell, Failure, Row, Table
+from bench.tables import COSTS, DASH, Board, Cell, Failure, Row, Table, short
 
-__all__ = ["DASH", "Board", "Cell", "Failure", "Row", "Table", "board"]
+__all__ = [
+    "BASELINE", "COSTS", "DASH", "TABLE_KEYS", "Board", "Cell", "Failure", "Record", "Row", "Table", "board", "short"
+]  # fmt: skip
 
+EVERYTHING = Filter()
 SLICES = {
     "cold_item": ("cold items", "whose item was never seen in training"),
     "cold_user": ("cold users", "whose user was never seen in training"),
 }
 
 
-def board(records: Iterable[Record], *, protocol: str = "clean-*", chosen: str = "") -> Board:
-    """The leaderboard of the final records of the protocols that match a pattern. chosen: the words of a filter that the
-    records have passed, for the legend.
+def board(records: Iterable[Record], wanted: Filter = EVERYTHING) -> Board:
+    """The leaderboard of the final records of the clean protocols, or of what passes a filter.
 
     Raises BenchError if there are none, if two records of one spec disagree, or if a metric is unknown.
     """
-    groups = grouped(records, protocol)
+    return of_groups(grouped(records), wanted)
+
+
+def of_groups(found: Sequence[Group], wanted: Filter = EVERYTHING) -> Board:
+    """The leaderboard of records that have been read already (``bench.runs.stored``)."""
+    groups = wanted.chosen(found)
     titles = _titles([group.key for group in groups])
     compared = [Comparison.of(group) for group in groups]
     tables = tuple(_table(c, title, groups) for c, title in zip(compared, titles, strict=True))
-    overall = tuple(across.overall(list(zip(titles, compared, strict=True))))
-    return Board(tables, overall, _legend(tables, overall, chosen))
+    across = tuple(overall(list(zip(titles, compared, strict=True))))
+    return Board(tables, across, _legend(tables, across, str(wanted)))
 
 
 def _titles(keys: Sequence[dict[str, Any]]) -> list[str]:
     """The data set of each table, with the knobs that tell it from others of the data set."""
-    titles = {}
+    titles: dict[int, str] = {}
     for dataset in {key["dataset"] for key in keys}:
         own = [i for i, key in enumerate(keys) if key["dataset"] == dataset]
         titles |= dict(zip(own, named(dataset, [keys[i]["dataset_config"] for i in own]), strict=True))
@@ -60,7 +70,7 @@ def _table(compared: Comparison, title: str, groups: Sequence[Group]) -> Table:
         compared.rows(*cells, compared.total_cells, [_seeds(entry) for entry in compared.entries]),
         tuple(_notes(compared)),
         tuple(failure for entry in group.entries for failure in _failures(entry)),
-        across.over_tasks(compared, title, dict(zip(compared.tasks, cells, strict=True))),
+        over_tasks(compared, title, dict(zip(compared.tasks, cells, strict=True))),
         tuple(_slices(compared, title)),
     )
 
@@ -122,8 +132,8 @@ def _caption(group: Group, siblings: Sequence[Group]) -> str:
         "seeds": str(len({run.seed for run in group.runs})),
         "budget": listed(key["budget"], " "),
         "data": key["data"][:8],
-        "language model": " and ".join(sorted(group.models)),
-        "device": " and ".join(sorted(group.devices)),
+        "language model": " and ".join(sorted(group.models - {""})),
+        "device": " and ".join(sorted(group.devices - {""})),
     }
     text = "; ".join(f"{name} {fact}" for name, fact in facts.items() if fact) + "."
     if len(siblings) == 1:
@@ -132,24 +142,24 @@ def _caption(group: Group, siblings: Sequence[Group]) -> str:
     return f"{text} One of {len(siblings)} tables that differ in {' and '.join(differing)}: not comparable."
 
 
-def _legend(tables: Sequence[Table], overall: Sequence[Table], chosen: str) -> tuple[str, ...]:
+def _legend(tables: Sequence[Table], across: Sequence[Table], chosen: str) -> tuple[str, ...]:
     least = min_seeds_wilcoxon(0.05)
     most = max((int(row.cells[-1].value or 0) for table in tables for row in table.rows), default=0)
     columns = {header for table in tables if table.over_tasks for header in table.over_tasks.headers}
     return (
-        *([f"Only {chosen}. Stars, bold and all measures are of the rows and tasks shown."] if chosen else []),
+        *([f"Only {chosen}: stars, bold and measures are of the rows and tasks shown."] if chosen else []),
         "value ± half-width: mean over seeds and its 95 % Student t interval; "
         "↑ larger is better, ↓ smaller is better, – undefined.",
-        f"(+.0123): mean difference to {BASELINE} over the seeds that both have, in units of the metric; with a star if "
-        "p < .05 in a paired t-test, after Holm's correction over the rows of the column.",
-        "bold (not in the console): the competitor that is better than every other competitor, each p < .05 in a paired "
-        "t-test after Holm's correction over them.",
+        f"(+.0123): mean difference to {BASELINE} over the seeds that both have, in units of the metric; a star: "
+        "p < .05 in a paired t test, after Holm's correction over the rows of the column.",
+        "bold (not in the console): the competitor that is better than every other, each with p < .05 in a paired t "
+        "test, after Holm's correction over them.",
         "mean skill: mean over tasks of (value - chance) / (perfect - chance); 0 is chance, 1 is perfect.",
         "oracle: predicts the true probabilities and means of simulated data, the best that any method could do. "
         "chance: the best constant prediction. Rows set apart or in italics are yardsticks, not competitors. "
         "seeds: 2/3 means that 2 of 3 seeds gave a result.",
-        *(text for header, text in across.LEGEND.items() if header in columns),
-        *(across.OVERALL if overall else ()),
+        *(text for header, text in LEGEND.items() if header in columns),
+        *(OVERALL if across else ()),
         "A two-sided signed-rank test over n seeds cannot go below p = 2 / 2^n: with fewer than "
         f"{least} seeds it never gets below .05, with {least} it can. The rows here have at most {most}.",
     )

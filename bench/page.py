@@ -22,7 +22,7 @@ from bench.command import reproduce_command
 from bench.figures import slugs
 from bench.render import delta, remarks
 from bench.runs import Record
-from bench.tables import NUMBERS, Board, Cell, Row, Table
+from bench.tables import COSTS, Board, Cell, Row, Table
 
 TEMPLATES = Path(__file__).parent / "templates"
 FAMILIES = {"baselines": "baseline", "methods": "method"}
@@ -82,7 +82,7 @@ def _table(table: Table, places: Mapping[str, int]) -> dict[str, Any]:
         "title": table.title,
         "caption": table.caption,
         "headers": table.headers,
-        "numbers": [i for i, header in enumerate(table.headers) if header in NUMBERS],
+        "numbers": [i for i, header in enumerate(table.headers) if header in COSTS],
         "cells": [[places[row.label], *(_cell(cell) for cell in row.cells[1:])] for row in table.rows],
         "notes": remarks(table),
     }

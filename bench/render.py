@@ -11,7 +11,7 @@ from typing import Any
 
 from tabulate import SEPARATING_LINE, tabulate
 
-from bench.tables import NUMBERS, Board, Cell, Row, Table, short
+from bench.tables import COSTS, Board, Cell, Row, Table, short
 
 LABEL_WIDTH = 36  # longer labels are wrapped in the console
 
@@ -75,7 +75,7 @@ def to_json(board: Board) -> str:
 def delta(cell: Cell, between: str) -> str:
     """The difference of a cell to the baseline in brackets, with its star; the star alone where the cell is one."""
     star = "*" if cell.star else ""
-    return star if cell.difference is None else f"{between}({short(cell.difference.mean)}{star})"
+    return star if cell.difference is None else f"{between}({short(f'{cell.difference.mean:+z.4f}')}{star})"
 
 
 def escape(text: str) -> str:
@@ -93,7 +93,7 @@ def remarks(table: Table) -> list[str]:
 
 def gridded(table: Table, lines: list[Any], headers: Iterable[str], style: str) -> str:
     """A table in a style of tabulate."""
-    align = ["right" if header in NUMBERS else "left" for header in table.headers] if lines else []
+    align = ["right" if header in COSTS else "left" for header in table.headers] if lines else []
     return str(tabulate(lines, list(headers), style, disable_numparse=True, colalign=align))
 
 

@@ -244,7 +244,7 @@ def friedman(scores: Sequence[Sequence[float]], *, larger: bool = True) -> Ranks
     blocks, methods = table.shape
     ranks = scipy.stats.rankdata(-table if larger else table, axis=1)
     p: float | None = None
-    if math.factorial(methods) ** (1 - blocks) < 0.05:  # the chance that all blocks agree
+    if math.factorial(methods) ** (blocks - 1) > 20:  # all blocks agree by chance with less than .05
         tied = (ranks == ranks[0, 0]).all()  # the statistic is 0 / 0
         p = 1.0 if tied else float(scipy.stats.friedmanchisquare(*table.T).pvalue)
     critical = _nemenyi(methods) * math.sqrt(methods * (methods + 1) / (6 * blocks))

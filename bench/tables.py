@@ -11,8 +11,7 @@ from bench.stats import Difference
 Kind = Literal["oracle", "competitor", "reference", "chance"]
 
 DASH = "–"
-COSTS = ("fit s", "trained", "trials", "tuning s")
-NUMBERS = (*COSTS, "seeds")  # columns of one plain number, to be aligned on the right
+COSTS = ("fit s", "trained", "trials", "tuning s", "seeds")  # columns of one plain number
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,6 @@ class Board:
     legend: tuple[str, ...]
 
 
-def short(value: float, form: str = "+z.4f") -> str:
-    """A number at a form, without the zero before its point."""
-    return re.sub(r"^([+-]?)0\.", r"\1.", format(value, form))
+def short(number: str) -> str:
+    """A formatted number without the zero before its point."""
+    return re.sub(r"^([+-]?)0\.", r"\1.", number)

@@ -209,7 +209,7 @@ def test_published_folders_are_checked(tmp_path: Path, bench: Callable[..., Any]
         (tmp_path / path).write_bytes(kept)
     (tmp_path / "figures" / "old.svg").write_bytes(b"")
     assert "old.svg is no figure of these records: delete it" in refused(*words, "--check")
-    bench("board", "--results", tmp_path, "--figures", tmp_path / "png", "--format", "png")
+    bench("board", "--results", tmp_path, "--figures", tmp_path / "png", "--figure-format", "png")
     assert (tmp_path / "png" / "gains-toy.png").exists()
 
 

@@ -188,10 +188,12 @@ def test_the_address_keeps_filter_sort_and_open_rows(visit: Open) -> None:
     column(page, "watch").locator("button").click()
     page.click("text=mmoe")
     page.locator("summary").first.click()
+    page.wait_for_function("location.hash.includes('fig=')")
     again = visit(page.url.removeprefix(page.url.split("#")[0]))
     assert again.url == page.url and "#" in page.url
     assert labels(again) == labels(page) and "popularity" not in labels(again)
     assert column(again, "watch").get_attribute("aria-sort") == "ascending" and column(again, "click").count() == 0
+    again.locator("svg").first.wait_for()
     assert again.locator(".detail").count() == 1 and again.locator("details[open]").count() == 1
     assert again.locator("[name=part]").input_value() == page.locator("[name=part]").input_value()
     again.evaluate("location.hash = 'q=frozen'")
@@ -284,6 +286,7 @@ def test_figures_open_and_answer(visit: Open) -> None:
     assert len(titles) == 3 and "quality against cost" in titles[0] and "gain over single_task" in titles[1]
     for summary in page.locator("summary").all():
         summary.click()
+    page.wait_for_function("[...document.querySelectorAll('details')].every(d => d.querySelector('svg, .gains'))")
     page.locator("svg").first.locator(".mark").first.focus()
     first = page.locator(".readout").inner_text()
     page.keyboard.press("ArrowRight")
