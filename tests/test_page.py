@@ -9,9 +9,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
+from conftest import until
 
 from bench.figures import figures
 from bench.leaderboard import board
@@ -98,10 +100,11 @@ def visit(browser: Any, site: str) -> Iterator[Open]:
     seen: list[str] = []
     contexts = []
 
-    def call(address: str = "", url: str = "", **options: Any) -> Any:
+    def call(address: str = "", url: str = "", before: str = "", **options: Any) -> Any:
         contexts.append(browser.new_context(viewport={"width": 1200, "height": 900}, offline=True, **options))
         page = contexts[-1].new_page()
         page.set_default_timeout(10_000)
+        page.add_init_script(before)
         page.on("console", lambda message: seen.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: seen.append(f"error: {error}"))
         page.on("dialog", lambda dialog: (seen.append(f"dialog: {dialog.message}"), dialog.dismiss()))
@@ -114,6 +117,11 @@ def visit(browser: Any, site: str) -> Iterator[Open]:
     for context in contexts:
         context.close()
     assert not seen
+
+
+def wait(page: Any, condition: str) -> None:
+    """Until a JavaScript condition holds; Playwright's ``wait_for_function`` needs eval, which the policy forbids."""
+    until(lambda: page.evaluate(condition), 10, 0.02)
 
 
 def labels(page: Any) -> list[str]:
@@ -188,7 +196,7 @@ def test_the_address_keeps_filter_sort_and_open_rows(visit: Open) -> None:
     column(page, "watch").locator("button").click()
     page.click("text=mmoe")
     page.locator("summary").first.click()
-    page.wait_for_function("location.hash.includes('fig=')")
+    wait(page, "location.hash.includes('fig=')")
     again = visit(page.url.removeprefix(page.url.split("#")[0]))
     assert again.url == page.url and "#" in page.url
     assert labels(again) == labels(page) and "popularity" not in labels(again)
@@ -197,7 +205,7 @@ def test_the_address_keeps_filter_sort_and_open_rows(visit: Open) -> None:
     assert again.locator(".detail").count() == 1 and again.locator("details[open]").count() == 1
     assert again.locator("[name=part]").input_value() == page.locator("[name=part]").input_value()
     again.evaluate("location.hash = 'q=frozen'")
-    again.wait_for_function("document.querySelectorAll('.board > tbody > tr').length === 1")
+    wait(again, "document.querySelectorAll('.board > tbody > tr').length === 1")
     assert labels(again) == ["frozen"]
 
 
@@ -286,7 +294,7 @@ def test_figures_open_and_answer(visit: Open) -> None:
     assert len(titles) == 3 and "quality against cost" in titles[0] and "gain over single_task" in titles[1]
     for summary in page.locator("summary").all():
         summary.click()
-    page.wait_for_function("[...document.querySelectorAll('details')].every(d => d.querySelector('svg, .gains'))")
+    wait(page, "[...document.querySelectorAll('details')].every(d => d.querySelector('svg, .gains'))")
     page.locator("svg").first.locator(".mark").first.focus()
     first = page.locator(".readout").inner_text()
     page.keyboard.press("ArrowRight")
@@ -339,6 +347,15 @@ def test_no_text_can_end_the_data() -> None:
     assert "<" not in text and json.loads(text) == [BREAKOUT, "\u2028"]
 
 
+# Milliseconds from the beginning of the visit until the frame with the first rows is on the screen.
+WATCH = """new MutationObserver((_, observer) => {
+  if (!document.querySelector(".board > tbody > tr")) return;
+  observer.disconnect();
+  requestAnimationFrame(() => setTimeout(() => { window.seen = performance.now(); }));
+}).observe(document, { childList: true, subtree: true });"""
+
+
+@pytest.mark.slow
 def test_five_thousand_records_are_seen_within_a_second(visit: Open, tmp_path: Path) -> None:
     rng = random.Random(0)
     records = [
@@ -348,14 +365,23 @@ def test_five_thousand_records_are_seen_within_a_second(visit: Open, tmp_path: P
     ]
     url = written(records, tmp_path)
     times = []
-    for _ in range(3):
-        page = visit(url=url)
-        times.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") / 1000)
-        assert labels(page)  # the first rows are there with the first view
-        page.wait_for_function("document.querySelectorAll('.board > tbody > tr').length === 1001")
+    for _ in range(5):
+        page = visit(url=url, before=WATCH)
+        wait(page, "window.seen")
+        times.append(page.evaluate("window.seen") / 1000)
+        wait(page, "document.querySelectorAll('.board > tbody > tr').length === 1001")
     print(f"first view with 5,000 records: {', '.join(f'{t:.2f} s' for t in times)}")
-    assert min(times) < 1
+    assert median(times) < 1
     begin = time.monotonic()
     column(page, "click").locator("button").click()
-    page.wait_for_function("document.querySelectorAll('.board > tbody > tr').length === 1001")
+    wait(page, "document.querySelectorAll('.board > tbody > tr').length === 1001")
     assert time.monotonic() - begin < 5
+
+
+def test_all_of_many_rows_are_there_and_sorted(visit: Open, tmp_path: Path) -> None:
+    records = [record("big", "mmoe", 0, 0.5 + i / 500, 1.0, width=i) for i in range(200)]
+    page = visit(url=written(records, tmp_path))
+    wait(page, "document.querySelectorAll('.board > tbody > tr').length === 201")
+    column(page, "click").locator("button").click()
+    wait(page, "document.querySelectorAll('.board > tbody > tr').length === 201")
+    assert labels(page)[:200] == [f"mmoe (width={i})" for i in reversed(range(200))]
