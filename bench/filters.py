@@ -60,10 +60,9 @@ class Filter:
             if rows and self._of(group) and (tasks or not self.tasks):
                 kept = {k: line for k, line in group.lines.items() if k in rows or line.method == BASELINE}
                 found.append(replace(group, lines=kept, only=tuple(self.tasks)))
-        if not found and not clean and not self.protocol:
-            raise BenchError(
-                f"no final records of a clean protocol{_others(groups)}; run `bench run --suite quick` first"
-            )
+        if not clean and not self.protocol:
+            others = f" ({', '.join(sorted({group.key['protocol'] for group in groups}))} only)" if groups else ""
+            raise BenchError(f"no final records of a clean protocol{others}; run `bench run --suite quick` first")
         if not found:
             raise BenchError(f"no result fits {self}; there are {_there(groups, families.values())}")
         return found
