@@ -57,7 +57,7 @@ def board(
     from bench.runs import stored
     from bench.store import write_atomically
 
-    wanted = Filter(**only, budget=settings_of(budget))  # type: ignore[arg-type]
+    wanted = Filter(**only, budget=settings_of(budget) if budget else {})  # type: ignore[arg-type]
     if check and (str(wanted) or output or form != "console"):
         raise BenchError("--check compares the whole leaderboard; give it no filter, --format or --output")
     made = leaderboard.of_groups(stored(results), wanted)
