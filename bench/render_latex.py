@@ -61,4 +61,4 @@ def escape(text: str) -> str:
 
 def _near(letter: str) -> str:
     base = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
-    return base if base.isalnum() else "?"
+    return base if len(base) == 1 else "?"

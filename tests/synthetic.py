@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bench.spec import digest
 TEMPLATE = "results/reference/runs/sim-news/single_task/c28282d58e1b863d.json"
 
 
+@cache
 def template() -> dict[str, Any]:
     """A real record, of 15 kB."""
     made: dict[str, Any] = json.loads((registry.ROOT / TEMPLATE).read_text("utf-8"))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,30 @@ def test_a_broken_method_is_worse_and_a_copy_is_equivalent() -> None:
     wrong = [broken.seeds[s] for s in SEEDS], [base.seeds[s] for s in SEEDS]
     assert not tost(*wrong, 0.01).equivalent
     assert cell(over(table), "broken", "worse").text == f"{5 * len(SEEDS)}/{5 * len(SEEDS)} (5)"
+
+
+BROKEN = """
+def forward(self, batch):
+    return {task: values.roll(len(values) // 2, 0) for task, values in super().forward(batch).items()}
+"""
+
+
+@pytest.mark.slow
+def test_a_broken_and_a_copied_method_in_real_runs(
+    bench: Callable[..., Any], plugin: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Shared-bottom under another name, and with the predictions of other rows."""
+    data = ("-d", "mmoe-synthetic", "--data", "rows=3000", "--seeds", 6, "--epochs", 4, "-s", "batch_size=256")
+    methods = ("-m", "single_task", "-m", "shared_bottom", "-m", "copied", "-m", "broken")
+    plugins = ("--plugin", plugin("copied"), "--plugin", plugin("broken", BROKEN))
+    bench("run", *data, *methods, *plugins, "--results", tmp_path / "results")
+    (table,) = board(Store(tmp_path / "results").results()).tables
+    assert cell(table, "broken", "mean skill").star
+    difference = cell(table, "broken", "mean skill").difference
+    assert difference is not None and difference.mean < 0
+    seeds = [cell(table, method, "mean skill").seeds for method in ("copied", "shared_bottom", "broken")]
+    copied, original, broken = ([own[seed] for seed in sorted(own)] for own in seeds)
+    assert tost(copied, original, 0.01).equivalent and not tost(broken, original, 0.01).equivalent
 
 
 def test_stars_are_corrected_over_the_rows_of_a_column() -> None:

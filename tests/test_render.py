@@ -112,4 +112,5 @@ def test_a_part_is_never_written_as_the_leaderboard(
     assert "Only method mmo*; budget epochs=20; task click" in shown
     assert (results / "LEADERBOARD.md").read_bytes() == whole
     assert "there are data sets toy; methods mmoe, single_task;" in refused("board", "--results", results, "-m", "nope")
+    assert "give KEY=NUMBER" in refused("board", "--results", results, "--budget", "epochs=many")
     assert "give it no filter" in refused("board", "--results", results, "--check", "-d", "toy")

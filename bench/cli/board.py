@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from bench.cli._main import main
-from bench.cli._options import results_option, settings_of, width
+from bench.cli._options import results_option, width
 from bench.errors import BenchError
 from bench.filters import FAMILIES, Filter
 
@@ -28,7 +28,7 @@ FORMATS = ("console", "markdown", "latex", "csv", "json")
 @click.option("-m", "--method", "methods", multiple=True, help="Only this method, or a pattern; beside single_task.")
 @click.option("--family", type=click.Choice(FAMILIES), help="Only methods of this kind.")
 @click.option("--text/--no-text", default=None, help="Only rows with, or without, a language model.")
-@click.option("--budget", multiple=True, metavar="KEY=VALUE", help="Only runs with this budget, such as epochs=20.")
+@click.option("--budget", multiple=True, metavar="KEY=NUMBER", help="Only runs with this budget, such as epochs=20.")
 @click.option("--protocol", help="The protocol, or a pattern; by default clean-*.")
 @click.option("--task", "tasks", multiple=True, help="Only this task, or a pattern; mean skill is then of these.")
 @click.option("--html", type=click.Path(path_type=Path, file_okay=False), help="Write a web page to this folder too.")
@@ -57,7 +57,7 @@ def board(
     from bench.runs import stored
     from bench.store import write_atomically
 
-    wanted = Filter(**only, budget=settings_of(budget) if budget else {})  # type: ignore[arg-type]
+    wanted = Filter(**only, budget=_budget(budget))  # type: ignore[arg-type]
     if check and (str(wanted) or output or form != "console"):
         raise BenchError("--check compares the whole leaderboard; give it no filter, --format or --output")
     made = leaderboard.of_groups(stored(results), wanted)
@@ -89,3 +89,13 @@ def board(
         write_atomically(place, data)
     for reason in missing:
         click.echo(f"not drawn: {reason}", err=True)
+
+
+def _budget(pairs: tuple[str, ...]) -> dict[str, int]:
+    found = {}
+    for pair in pairs:
+        key, _, number = pair.partition("=")
+        if not key or not number.isdecimal():
+            raise BenchError(f"--budget {pair}: give KEY=NUMBER, such as epochs=20")
+        found[key] = int(number)
+    return found
