@@ -98,7 +98,7 @@ class Comparison:
     def of(cls, group: Group) -> Comparison:
         """Raises BenchError for an unknown metric."""
         runs = group.runs
-        tasks = tuple({task: None for some in dict.fromkeys(run.tasks for run in runs) for task in some})
+        tasks = group.tasks
         measured = [run for run in runs if run.status == "ok"]
         skills = tuple(skill_column(task) for task in tasks if any(run.chance(task) is not None for run in measured))
         total = mean_column(skills)

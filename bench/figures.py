@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from bench.across import DELTA
 from bench.charts import Figure, Grid, Line, Panel, Point, Ranking
 from bench.columns import BASELINE, YARDSTICKS
 from bench.gains import gains
+from bench.over_tasks import DELTA
 from bench.runs import TABLE_KEYS, Record
 from bench.spec import canonical
 from bench.stats import friedman

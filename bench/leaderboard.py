@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from bench.columns import BASELINE, YARDSTICKS, Comparison, task_column
+from bench.filters import Filter
 from bench.labels import listed, named
 from bench.over_tasks import LEGEND, over_tasks
 from bench.overall import LEGEND as OVERALL
@@ -22,25 +23,29 @@ __all__ = [
     "BASELINE", "COSTS", "DASH", "TABLE_KEYS", "Board", "Cell", "Failure", "Record", "Row", "Table", "board", "short"
 ]  # fmt: skip
 
+EVERYTHING = Filter()
 SLICES = {
     "cold_item": ("cold items", "whose item was never seen in training"),
     "cold_user": ("cold users", "whose user was never seen in training"),
 }
 
 
-def board(records: Iterable[Record], *, protocol: str = "clean-*", chosen: str = "") -> Board:
-    """The leaderboard of the final records of the protocols that match a pattern.
-
-    chosen: what a filter has let pass, in words, for the legend.
+def board(records: Iterable[Record], wanted: Filter = EVERYTHING) -> Board:
+    """The leaderboard of the final records of the clean protocols, or of what passes a filter.
 
     Raises BenchError if there are none, if two records of one spec disagree, or if a metric is unknown.
     """
-    groups = grouped(records, protocol)
+    return of_groups(grouped(records), wanted)
+
+
+def of_groups(found: Sequence[Group], wanted: Filter = EVERYTHING) -> Board:
+    """The leaderboard of records that have been read already (``bench.runs.stored``)."""
+    groups = wanted.chosen(found)
     titles = _titles([group.key for group in groups])
     compared = [Comparison.of(group) for group in groups]
     tables = tuple(_table(c, title, groups) for c, title in zip(compared, titles, strict=True))
     across = tuple(overall(list(zip(titles, compared, strict=True))))
-    return Board(tables, across, _legend(tables, across, chosen))
+    return Board(tables, across, _legend(tables, across, str(wanted)))
 
 
 def _titles(keys: Sequence[dict[str, Any]]) -> list[str]:
@@ -142,7 +147,7 @@ def _legend(tables: Sequence[Table], across: Sequence[Table], chosen: str) -> tu
     most = max((int(row.cells[-1].value or 0) for table in tables for row in table.rows), default=0)
     columns = {header for table in tables if table.over_tasks for header in table.over_tasks.headers}
     return (
-        *([f"Only {chosen}. Stars, bold and all measures are of the rows and tasks shown."] if chosen else []),
+        *([f"Only {chosen}: stars, bold and measures are of the rows and tasks shown."] if chosen else []),
         "value ± half-width: mean over seeds and its 95 % Student t interval; "
         "↑ larger is better, ↓ smaller is better, – undefined.",
         f"(+.0123): mean difference to {BASELINE} over the seeds that both have, in units of the metric; a star: "

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from bench import registry
 from bench.charts import Figure
@@ -23,7 +22,7 @@ from bench.command import reproduce_command
 from bench.figures import slugs
 from bench.render import delta, remarks
 from bench.runs import Record
-from bench.tables import NUMBERS, Board, Cell, Row, Table
+from bench.tables import COSTS, Board, Cell, Row, Table
 
 TEMPLATES = Path(__file__).parent / "templates"
 FAMILIES = {"baselines": "baseline", "methods": "method"}
@@ -48,8 +47,8 @@ def to_html(board: Board, records: Iterable[Record], figures: Iterable[Figure]) 
     style = (TEMPLATES / "page.css").read_text("utf-8")
     return environment.get_template("page.html").render(
         runs=len(runs),
-        script=Markup(script),
-        style=Markup(style),
+        script=script,
+        style=style,
         policy=f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; "
         "form-action 'none'",
         data=embedded(data),
@@ -57,10 +56,10 @@ def to_html(board: Board, records: Iterable[Record], figures: Iterable[Figure]) 
     )
 
 
-def embedded(value: Any) -> Markup:
+def embedded(value: Any) -> str:
     """JSON for a script block, which no text in it can end."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
-    return Markup(text.replace("<", "\\u003c"))
+    return text.replace("<", "\\u003c")
 
 
 def _hash(text: str) -> str:
@@ -83,7 +82,7 @@ def _table(table: Table, places: Mapping[str, int]) -> dict[str, Any]:
         "title": table.title,
         "caption": table.caption,
         "headers": table.headers,
-        "numbers": [i for i, header in enumerate(table.headers) if header in NUMBERS],
+        "numbers": [i for i, header in enumerate(table.headers) if header in COSTS],
         "cells": [[places[row.label], *(_cell(cell) for cell in row.cells[1:])] for row in table.rows],
         "notes": remarks(table),
     }

@@ -33,7 +33,7 @@ def files(
 
 
 def check(found: Mapping[Path, bytes], figures: Path | None, command: str) -> None:
-    """Raises BenchError naming the first file that is missing, different or left over. ``command``: makes them anew."""
+    """Raises BenchError naming the first file that is different, missing or left over. ``command``: makes them anew."""
     wrong = next(_wrong(found, figures), None)
     if wrong is not None:
         raise BenchError(f"{wrong}; run `{command}`")
@@ -41,9 +41,7 @@ def check(found: Mapping[Path, bytes], figures: Path | None, command: str) -> No
 
 def _wrong(found: Mapping[Path, bytes], figures: Path | None) -> Iterator[str]:
     for path, data in found.items():
-        if not path.exists():
-            yield f"{path} is missing"
-        elif path.read_bytes() != data:
+        if not path.exists() or path.read_bytes() != data:
             yield f"{path} is not what the records give"
     for path in sorted(figures.iterdir()) if figures is not None else ():
         if path not in found:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.errors import BenchError
 from bench.labels import named
 from bench.spec import canonical
+from bench.store import Store
 from bench.tables import Kind
 
 Record = Mapping[str, Any]
 
 TABLE_KEYS = ("dataset", "dataset_config", "dataset_version", "protocol", "budget")  # with the data hash: one table
+MANY = 10_000  # records: fewer are read sooner than a process starts
 COSTS = ("fit_s", "trained", "tuning_trials", "tuning_s")
 
 
@@ -74,10 +79,19 @@ class Line:
         """With the settings that a study found."""
         return any(run.cost.get("tuning_trials") for run in self.runs.values())
 
+    def add(self, run: Run) -> None:
+        """Takes a run in. Raises BenchError if it is there with another result."""
+        kept = self.runs.setdefault(run.seed, run)
+        if kept is run:
+            return
+        if (kept.status, kept.parts) != (run.status, run.parts):
+            raise BenchError(f"records of run {run.key} disagree on its result; keep the one you can reproduce")
+        self.runs[run.seed] = min(kept, run, key=lambda run: canonical([run.cost, run.error]))
+
 
 @dataclass
 class Group:
-    """Runs that can be compared. key: what they have in common; sizes: rows of data parts and of slices."""
+    """Runs that can be compared. key: what they have in common; rows, slices: sizes of data parts and of slices."""
 
     key: dict[str, Any]
     lines: dict[str, Line] = field(default_factory=dict)
@@ -85,6 +99,26 @@ class Group:
     slices: dict[str, int] = field(default_factory=dict)
     models: set[str] = field(default_factory=set)
     devices: set[str] = field(default_factory=set)
+    only: tuple[str, ...] = ()  # patterns of the tasks that are shown
+
+    def take(self, other: Group) -> None:
+        """Takes in the runs of a group with the same key."""
+        self.rows |= other.rows
+        self.slices |= other.slices
+        self.models |= other.models
+        self.devices |= other.devices
+        for key, line in other.lines.items():
+            own = self.lines.setdefault(key, line)
+            if own is not line:
+                own.reference |= line.reference
+                for run in line.runs.values():
+                    own.add(run)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks of all runs that are shown, in the order of their records."""
+        found = {task: None for tasks in dict.fromkeys(run.tasks for run in self.runs) for task in tasks}
+        return tuple(task for task in found if not self.only or any(fnmatchcase(task.name, p) for p in self.only))
 
     @property
     def runs(self) -> list[Run]:
@@ -108,22 +142,46 @@ class Group:
         return sorted(entries, key=lambda entry: entry.label)
 
 
-def grouped(records: Iterable[Record], protocol: str = "clean-*") -> list[Group]:
-    """The final records of a protocol (a pattern), in groups that do not depend on the records' order.
+def grouped(records: Iterable[Record]) -> list[Group]:
+    """The final records, in groups that do not depend on the records' order.
 
-    Raises BenchError if there are none, or if two records of one run disagree.
+    Raises BenchError if two records of one run disagree.
     """
-    reader, others = _Reader(), 0
+    return _ordered(_read(records))
+
+
+def stored(results: Path) -> list[Group]:
+    """The final records of a results folder in groups; where there are many, another process reads half of them.
+
+    Raises BenchError if a file is no record.
+    """
+    store = Store(results)
+    if sum(1 for _, _ in zip(store.paths(), range(MANY), strict=False)) < MANY:
+        return grouped(store.results())
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        half = pool.submit(_half, results, 1)
+        groups = _half(results, 0)
+        for key, other in half.result().items():
+            own = groups.setdefault(key, other)
+            if own is not other:
+                own.take(other)
+    return _ordered(groups)
+
+
+def _half(results: Path, which: int) -> dict[str, Group]:
+    return _read(Store(results).results(slice(which, None, 2)))
+
+
+def _read(records: Iterable[Record]) -> dict[str, Group]:
+    reader = _Reader()
     for record in records:
-        if record["role"] == "final" and fnmatchcase(record["spec"]["protocol"], protocol):
+        if record["role"] == "final":
             reader.add(record)
-        else:
-            others += 1
-    if not reader.groups:
-        left = f" ({others} of other roles or protocols)" if others else ""
-        which = "a clean protocol" if protocol == "clean-*" else f"protocol {protocol}"
-        raise BenchError(f"no final records of {which}{left}; run `bench run --suite quick` first")
-    return [reader.groups[key] for key in sorted(reader.groups)]
+    return reader.groups
+
+
+def _ordered(groups: Mapping[str, Group]) -> list[Group]:
+    return [groups[key] for key in sorted(groups)]
 
 
 class _Reader:
@@ -152,12 +210,7 @@ class _Reader:
         run = self.run(record)
         if run.status == "ok":
             group.slices |= {name: part["rows"] for name, part in (record["metrics"].get("slices") or {}).items()}
-        kept = line.runs.setdefault(run.seed, run)
-        if kept is run:
-            return
-        if (kept.status, kept.parts) != (run.status, run.parts):
-            raise BenchError(f"records of run {run.key} disagree on its result; keep the one you can reproduce")
-        line.runs[run.seed] = min(kept, run, key=lambda run: canonical([run.cost, run.error]))
+        line.add(run)
 
     def run(self, record: Record) -> Run:
         text = self.text(record["tasks"])

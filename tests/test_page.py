@@ -9,9 +9,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
+from conftest import until
 
 from bench.figures import figures
 from bench.leaderboard import board
@@ -23,7 +25,7 @@ playwright = pytest.importorskip(
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium: `apt-get install chromium`, to test the page in a browser"
+    CHROMIUM is None, reason="no Chromium: `apt-get install chromium` to test the page in a browser"
 )
 
 HOSTILE = "<script>alert(1)</script>"
@@ -42,7 +44,8 @@ def record(dataset: str, method: str, seed: int, click: float, watch: float, **c
     chance = {"click": {"auc": 0.5}, "watch": {"rmse": 2.0}}
     return {
         "schema": 1, "key": digest(spec), "spec": spec, "role": "final", "status": "ok", "error": None,
-        "reference": method == "popularity", "tasks": [{"name": "click", "metric": "auc"}, {"name": "watch", "metric": "rmse"}],
+        "reference": method == "popularity",
+        "tasks": [{"name": "click", "metric": "auc"}, {"name": "watch", "metric": "rmse"}],
         "metrics": {"valid": values, "test": values, "slices": {"cold_item": {"rows": 9, "metrics": values}}},
         "references": {"chance": {"test": chance, "slices": {"cold_item": {"rows": 9, "metrics": chance}}}},
         "curve": [{"epoch": e, "valid": {"click": click - 0.1 / e, "watch": watch + 0.1 / e}} for e in (1, 2, 3)],
@@ -97,10 +100,11 @@ def visit(browser: Any, site: str) -> Iterator[Open]:
     seen: list[str] = []
     contexts = []
 
-    def call(address: str = "", url: str = "", **options: Any) -> Any:
+    def call(address: str = "", url: str = "", before: str = "", **options: Any) -> Any:
         contexts.append(browser.new_context(viewport={"width": 1200, "height": 900}, offline=True, **options))
         page = contexts[-1].new_page()
         page.set_default_timeout(10_000)
+        page.add_init_script(before)
         page.on("console", lambda message: seen.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: seen.append(f"error: {error}"))
         page.on("dialog", lambda dialog: (seen.append(f"dialog: {dialog.message}"), dialog.dismiss()))
@@ -113,6 +117,11 @@ def visit(browser: Any, site: str) -> Iterator[Open]:
     for context in contexts:
         context.close()
     assert not seen
+
+
+def wait(page: Any, condition: str) -> None:
+    """Until a JavaScript condition holds; Playwright's ``wait_for_function`` needs eval, which the policy forbids."""
+    until(lambda: page.evaluate(condition), 10, 0.02)
 
 
 def labels(page: Any) -> list[str]:
@@ -187,14 +196,16 @@ def test_the_address_keeps_filter_sort_and_open_rows(visit: Open) -> None:
     column(page, "watch").locator("button").click()
     page.click("text=mmoe")
     page.locator("summary").first.click()
+    wait(page, "location.hash.includes('fig=')")
     again = visit(page.url.removeprefix(page.url.split("#")[0]))
     assert again.url == page.url and "#" in page.url
     assert labels(again) == labels(page) and "popularity" not in labels(again)
     assert column(again, "watch").get_attribute("aria-sort") == "ascending" and column(again, "click").count() == 0
+    again.locator("svg").first.wait_for()
     assert again.locator(".detail").count() == 1 and again.locator("details[open]").count() == 1
     assert again.locator("[name=part]").input_value() == page.locator("[name=part]").input_value()
     again.evaluate("location.hash = 'q=frozen'")
-    again.wait_for_function("document.querySelectorAll('.board > tbody > tr').length === 1")
+    wait(again, "document.querySelectorAll('.board > tbody > tr').length === 1")
     assert labels(again) == ["frozen"]
 
 
@@ -283,6 +294,7 @@ def test_figures_open_and_answer(visit: Open) -> None:
     assert len(titles) == 3 and "quality against cost" in titles[0] and "gain over single_task" in titles[1]
     for summary in page.locator("summary").all():
         summary.click()
+    wait(page, "[...document.querySelectorAll('details')].every(d => d.querySelector('svg, .gains'))")
     page.locator("svg").first.locator(".mark").first.focus()
     first = page.locator(".readout").inner_text()
     page.keyboard.press("ArrowRight")
@@ -293,7 +305,7 @@ def test_figures_open_and_answer(visit: Open) -> None:
     assert page.evaluate("document.activeElement.textContent") == "single_task"
     page.click("button[type=reset]")
     gains = dict(row.inner_text().split("\t")[:2] for row in page.locator(".gains tbody tr").all())
-    assert gains == {"mmoe": "+25.2*", "frozen": "+17.2*", HOSTILE: "+6.6*"}
+    assert gains == {"mmoe": "+24.8*", "frozen": "+16.8*", HOSTILE: "+6.6*"}  # means of .75/.60, .761/.61, .772/.62 ...
     curves = page.locator("svg path:not(.band)")
     before = curves.count()
     page.locator(".choice input").first.uncheck()
@@ -335,6 +347,15 @@ def test_no_text_can_end_the_data() -> None:
     assert "<" not in text and json.loads(text) == [BREAKOUT, "\u2028"]
 
 
+# Milliseconds from the beginning of the visit until the frame with the first rows is on the screen.
+WATCH = """new MutationObserver((_, observer) => {
+  if (!document.querySelector(".board > tbody > tr")) return;
+  observer.disconnect();
+  requestAnimationFrame(() => setTimeout(() => { window.seen = performance.now(); }));
+}).observe(document, { childList: true, subtree: true });"""
+
+
+@pytest.mark.slow
 def test_five_thousand_records_are_seen_within_a_second(visit: Open, tmp_path: Path) -> None:
     rng = random.Random(0)
     records = [
@@ -344,14 +365,23 @@ def test_five_thousand_records_are_seen_within_a_second(visit: Open, tmp_path: P
     ]
     url = written(records, tmp_path)
     times = []
-    for _ in range(3):
-        page = visit(url=url)
-        times.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") / 1000)
-        assert labels(page)  # the first rows are there with the first view
-        page.wait_for_function("document.querySelectorAll('.board > tbody > tr').length === 1001")
+    for _ in range(5):
+        page = visit(url=url, before=WATCH)
+        wait(page, "window.seen")
+        times.append(page.evaluate("window.seen") / 1000)
+        wait(page, "document.querySelectorAll('.board > tbody > tr').length === 1001")
     print(f"first view with 5,000 records: {', '.join(f'{t:.2f} s' for t in times)}")
-    assert min(times) < 1
+    assert median(times) < 1
     begin = time.monotonic()
     column(page, "click").locator("button").click()
-    page.wait_for_function("document.querySelectorAll('.board > tbody > tr').length === 1001")
+    wait(page, "document.querySelectorAll('.board > tbody > tr').length === 1001")
     assert time.monotonic() - begin < 5
+
+
+def test_all_of_many_rows_are_there_and_sorted(visit: Open, tmp_path: Path) -> None:
+    records = [record("big", "mmoe", 0, 0.5 + i / 500, 1.0, width=i) for i in range(200)]
+    page = visit(url=written(records, tmp_path))
+    wait(page, "document.querySelectorAll('.board > tbody > tr').length === 201")
+    column(page, "click").locator("button").click()
+    wait(page, "document.querySelectorAll('.board > tbody > tr').length === 201")
+    assert labels(page)[:200] == [f"mmoe (width={i})" for i in reversed(range(200))]

@@ -48,6 +48,7 @@ function fillControls() {
   form.task.replaceChildren(option("", "all"), ...tasks.map((t) => option(t, t)));
   form.task.value = state.task;
   form.text.value = state.text;
+  for (const menu of [form.part, form.task]) menu.parentNode.hidden = menu.options.length < 2;
   if (form.q.value !== state.q) form.q.value = state.q;
   for (const box of form.querySelectorAll("[name=family]")) {
     box.checked = listed("family").includes(box.value);
@@ -115,7 +116,7 @@ function drawTable() {
     return th;
   });
   const body = make("tbody");
-  const grid = make("table", { className: "board" }, titled(caption), make("thead", {}, make("tr", {}, ...heads)), body);
+  const grid = make("table", { className: "board" }, titled(caption || title), make("thead", {}, make("tr", {}, ...heads)), body);
   const wide = make("div", { className: "wide", tabIndex: 0 }, grid);
   wide.setAttribute("role", "region");
   wide.setAttribute("aria-labelledby", "results");
