@@ -83,7 +83,7 @@ class Store:
 
     def find(self, key: str) -> dict[str, Any]:
         """The record whose key begins so. Raises BenchError, with the nearest, if there is none or more than one."""
-        paths = {path.stem: path for path in self._paths()}
+        paths = {path.stem: path for path in self.paths()}
         found = [own for own in paths if own.startswith(key)] if key else []
         if len(found) == 1:
             return _read(paths[found[0]])
