@@ -112,7 +112,7 @@ def _scatter(ax: Axes, panel: Panel) -> None:
     ax.text(0, -0.17, key, transform=ax.transAxes, va="top", fontsize=6.5, color=COLOURS[1])
     ax.set_xscale("log")
     costs = [p.cost for p in seen]
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(costs) < 50 * min(costs) else (1,)))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(costs) < 200 * min(costs) else (1,)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _rounded(x)))
     ax.xaxis.set_minor_formatter(NullFormatter())
 

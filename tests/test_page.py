@@ -328,11 +328,13 @@ def test_names_for_screen_readers(visit: Open) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 1400])
-def test_the_page_never_scrolls_sideways(visit: Open, width: int) -> None:
-    page = visit("#fig=quality,gains,training")
+def test_the_page_never_scrolls_sideways(visit: Open, tmp_path: Path, width: int) -> None:
+    long = [record("toy", "mmoe", 0, 0.6, 1.0, setting=text) for text in ("x" * 90, "y" * 90)]
+    page = visit("#fig=quality,gains,training&data=toy", url=written([*few(), *long], tmp_path))
     page.set_viewport_size({"width": width, "height": 800})
     page.locator(f"button:has-text('{HOSTILE}')").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("[...document.querySelectorAll('tbody th')].every(th => th.scrollWidth <= th.clientWidth)")
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:

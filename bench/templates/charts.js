@@ -53,7 +53,7 @@ function scale([low, high], [from, to], log) {
 
 function ticks([low, high], log) {
   if (log) {
-    const steps = high / low < 50 ? [1, 2, 5] : [1];
+    const steps = high / low < 200 ? [1, 2, 5] : [1];
     const powers = Array.from({ length: 24 }, (_, i) => 10 ** (i - 6));
     return powers.flatMap((p) => steps.map((s) => s * p)).filter((x) => x >= low && x <= high);
   }
