@@ -19,14 +19,15 @@ LABEL_WIDTH = 36  # longer labels are wrapped in the console
 def to_console(board: Board, width: int | None = None) -> str:
     """Plain text for a terminal of ``width`` columns (default 200).
 
-    Differences stand beside the values, or under them where a table would be too wide.
+    Where a table would be too wide, differences stand under the values, then intervals too.
     """
     width = width or 200
     blocks = []
     for _, table in sections(board):
-        grid = _grid(table, " ")
-        if max(map(len, grid.splitlines())) > width:
-            grid = _grid(table, "\n")
+        for lines in (1, 2, 3):
+            grid = _grid(table, lines)
+            if max(map(len, grid.splitlines())) <= width:
+                break
         title = "\n".join(filter(None, [table.title, _wrap([table.caption], width)]))
         blocks += [title, grid, _wrap(remarks(table), width)]
     return "\n\n".join(filter(None, [*blocks, _wrap(board.legend, width)])) + "\n"
@@ -40,14 +41,21 @@ def sections(board: Board) -> Iterator[tuple[int, Table]]:
     yield from ((1, table) for table in board.overall)
 
 
-def _grid(table: Table, between: str) -> str:
+def _grid(table: Table, height: int) -> str:
+    """A table whose cells have so many lines: value, interval and difference."""
     lines: list[Any] = []
+    before, between = "\n± " if height > 2 else " ± ", "\n" if height > 1 else " "
     for i, row in enumerate(table.rows):
         if i and row.kind != table.rows[i - 1].kind:
             lines.append(SEPARATING_LINE)
         label = textwrap.fill(row.label, LABEL_WIDTH, break_on_hyphens=False)
-        lines.append([label, *(cell.text + delta(cell, between) for cell in row.cells[1:])])
-    return gridded(table, lines, table.headers, "simple")
+        lines.append([label, *(_stacked(cell, before, between) for cell in row.cells[1:])])
+    headers = [header.replace(" ", between, 1) for header in table.headers]
+    return gridded(table, lines, headers, "simple")
+
+
+def _stacked(cell: Cell, before: str, between: str) -> str:
+    return cell.text.replace(" ± ", before) + delta(cell, between)
 
 
 def to_markdown(board: Board) -> str:

@@ -451,7 +451,8 @@ toy
 Protocol clean-1; rows 8,000 train, 1,000 valid, 1,500 test; seeds 3; budget epochs
   20, patience 3; data 01234567; device cpu.
 
-method       click auc ↑     watch rmse ↓    mean skill        seeds
+method       click           watch           mean              seeds
+             auc ↑           rmse ↓          skill
 -----------  --------------  --------------  --------------  -------
 mmoe         0.7200 ± .0497  0.9000 ± .0000  0.4950 ± .0497        3
              (+.1100*)       (-.2000)        (+.1600*)
