@@ -30,8 +30,9 @@ slow: $(SETUP)  ## tests on the real data and the real language model, minutes
 speed: $(SETUP)  ## ratios against a bare loop
 	$(BIN)/python -m pytest tests/speed -o addopts= -s --benchmark-columns=min,median,max
 
-board: $(SETUP)  ## the published leaderboard, page and figures are what their records give
+board: $(SETUP)  ## the published leaderboard, claims, page and figures are what their records give
 	$(BIN)/bench board --check --results $(REFERENCE) --html $(REFERENCE)/site --figures $(REFERENCE)/figures
+	$(BIN)/bench verify-claims --check --results $(REFERENCE)
 
 .venv/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

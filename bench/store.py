@@ -21,6 +21,7 @@ from bench.spec import canonical, digest
 SCHEMA = 1
 STUDY_SCHEMA = 1
 ABANDONED_S = 600  # a temporary file older than this belongs to no living process
+os.umask(UMASK := os.umask(0o077))  # it can only be read by setting it; here, before there are threads
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
@@ -34,6 +35,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
+                os.fchmod(handle, 0o666 & ~UMASK)  # a temporary file is its owner's alone
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(name, path)
