@@ -40,13 +40,14 @@ def board(results: Path, form: str, output: Path | None, budget: tuple[str, ...]
     from bench import leaderboard, render
     from bench.render_csv import to_csv
     from bench.render_latex import to_latex
-    from bench.runs import stored
+    from bench.runs import stored, uncollected
     from bench.store import write_atomically
 
     wanted = Filter(**only, budget=_budget(budget))  # type: ignore[arg-type]
     if check and (str(wanted) or output or form != "console"):
         raise BenchError("--check compares the whole leaderboard; give it no filter, --format or --output")
-    made = leaderboard.of_groups(stored(results), wanted)
+    with uncollected():
+        made = leaderboard.of_groups(stored(results), wanted)
     path = results / "LEADERBOARD.md"
     if check:
         if not path.exists() or path.read_bytes() != render.to_markdown(made).encode():
