@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import gc
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from multiprocessing import get_context
@@ -169,7 +171,20 @@ def stored(results: Path) -> list[Group]:
 
 
 def _half(results: Path, which: int) -> dict[str, Group]:
-    return _read(Store(results).results(slice(which, None, 2)))
+    with uncollected():
+        return _read(Store(results).results(slice(which, None, 2)))
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without garbage collection of cycles: it would go through millions of objects, again and again, to find none."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _read(records: Iterable[Record]) -> dict[str, Group]:
