@@ -76,19 +76,23 @@ def _packed(value: Array, score: Array, group: Array | None) -> tuple[Array, Arr
     if not ((narrow == score).all() and (whole == value).all()):
         return None
     code = (0 - narrow).view(np.int32)  # 0 - x: the highest score comes first, and -0.0 is 0.0
-    code ^= (code >> 31) & 0x7FFFFFFF  # the bits of a float32 as a number of the same order
+    negative = code >> 31
+    negative &= 0x7FFFFFFF  # in place here and below: fresh memory costs as much as the arithmetic
+    code ^= negative  # the bits of a float32 as a number of the same order
     high = whole.max()
     columns = [_offsets(c) for c in (group, code, high - whole) if c is not None]
     bits = [b for _, b in columns]
     if sum(bits) > 64:
         return None
-    key = columns[0][0].astype(f"u{4 if sum(bits) <= 32 else 8}")
+    key = columns[0][0].astype(f"u{4 if sum(bits) <= 32 else 8}", copy=False)
     for offset, width in columns[1:]:
         key <<= width
         key |= offset
     key = _sorted(key)
     first = np.zeros(1, np.int64) if group is None else np.flatnonzero(_changes(key >> bits[-2] + bits[-1])[:-1])
-    return first, _changes(key >> bits[-1]), high - (key & (1 << bits[-1]) - 1)
+    new = _changes(key >> bits[-1])
+    spare = key & (1 << bits[-1]) - 1
+    return first, new, np.subtract(high, spare, out=spare)
 
 
 def _offsets(whole: Array) -> tuple[Array, int]:
