@@ -95,4 +95,5 @@ def _task(
         if keep is not None:
             use &= np.bincount(split.group, weights=keep, minlength=split.groups) > 0
     names = task.metrics[:1] if primary_only else task.metrics
-    return {name: metrics.compute(name, label[use], prediction[use], group[use], user[use]) for name in names}
+    columns = label[use], prediction[use], group[use], user[use]
+    return {name: metrics.compute(name, *columns) for name in names}
