@@ -1,6 +1,6 @@
 """Bootstrap intervals: of statistics of seeds in strata, and of differences in a metric over users and seeds.
 
-Percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993), from seeded generators.
+Percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993), each with its own seeded generator.
 """
 
 from __future__ import annotations
