@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench import config
+from bench import config, machine
 from bench.api import Field, Items, Schema, Task
 from bench.data.tensors import Split
 from bench.metrics import auc
@@ -115,7 +115,7 @@ class Engine(Side):
                 parent, _, last = name.rpartition(".")
                 widths = (module[0].in_features, *(TOWER if name.startswith("towers") else self.widths()))
                 setattr(self.method.get_submodule(parent), last, Mlp(*_layers(widths)))
-        normalise(self.method, "batch")
+        normalise(self.method, "batch_fused")
         self.few = self.splits[1].cut(512)[0]
         self.epochs = 0
 
@@ -124,8 +124,10 @@ class Engine(Side):
 
     def epoch(self) -> None:
         self.epochs += 1
+        machine.set_up()
         settings = {"lr": LR, "weight_decay": 0.0, "batch_size": BATCH, "epochs": 1, "patience": 1}
         fit(self.method, self.splits[0], self.few, seed=self.epochs, **settings)  # type: ignore[arg-type]
+        torch.use_deterministic_algorithms(False)
 
     def evaluate(self) -> list[float]:
         scores = score(self.splits[1], evaluate(self.method, self.splits[1]), primary_only=True)
