@@ -26,8 +26,8 @@ py: $(SETUP)  ## in as many processes as there are cores, at most 8; a file's te
 slow: $(SETUP)  ## tests on the real data and the real language model, minutes
 	$(BIN)/python -m pytest -m slow
 
-speed: $(SETUP)  ## ratios against a bare loop
-	$(BIN)/python -m pytest tests/speed -o addopts= -s --benchmark-columns=min,median,max
+speed: $(SETUP)  ## ratios against peers and a bare loop, into results/SPEED.md
+	$(BIN)/python -m pytest tests/speed -o addopts= -s --report results/SPEED.md --benchmark-columns=min,median,max
 
 board: $(SETUP)  ## the published leaderboard is what its records give
 	$(BIN)/bench board --check --results results/reference
