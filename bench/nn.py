@@ -137,6 +137,22 @@ class _NormReluDropout(torch.autograd.Function):
         return of_x, of_weight * ctx.scale, of_bias * ctx.scale, None
 
 
+class PaddedLinear(nn.Linear):
+    """A linear layer that reads its input with zeros up to a multiple of 16 columns, which matrix products like."""
+
+    @classmethod
+    def of(cls, layer: nn.Linear) -> PaddedLinear:
+        """With the parameters of another layer."""
+        padded = cls(layer.in_features, layer.out_features, device="meta")
+        padded.weight, padded.bias = layer.weight, layer.bias
+        return padded
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, in_features] -> [N, out_features]."""
+        pad = (0, -self.in_features % 16)
+        return F.linear(F.pad(x, pad), F.pad(self.weight, pad), self.bias)
+
+
 NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": BatchNorm, "layer": nn.LayerNorm}
 
 
@@ -144,7 +160,8 @@ class Mlp(nn.Sequential):
     """What ``mlp`` makes."""
 
     def normalise(self, kind: str) -> None:
-        """Puts a norm of ``NORMS`` behind each linear layer, or puts ``FusedNorm`` in place of all that follows it."""
+        """Puts a norm of ``NORMS`` behind each linear layer; ``batch_fused`` is another way to compute ``batch``:
+        ``FusedNorm`` takes the place of what follows a layer, and the layer is padded where its input is not even."""
         for i in reversed(range(len(self))):
             layer = self[i]
             if not isinstance(layer, nn.Linear):
@@ -152,6 +169,8 @@ class Mlp(nn.Sequential):
             if kind == "batch_fused":
                 self[i + 1] = FusedNorm(layer.out_features, cast(Dropout, self[i + 2]))
                 del self[i + 2]
+                if layer.in_features % 16:
+                    self[i] = PaddedLinear.of(layer)
             else:
                 self.insert(i + 1, NORMS[kind](layer.out_features))
 

@@ -98,9 +98,9 @@ class Engine(Side):
 
     precision: ClassVar[str] = "float32"
 
-    def __init__(self, architecture: str, train: Table, valid: Table) -> None:
+    def __init__(self, architecture: str, train: Table, valid: Table, balancer: str = "uniform") -> None:
         super().__init__(architecture, train, valid)
-        given = {"precision": self.precision, "embedding": EMBEDDING, "id_dropout": 0.0}
+        given = {"precision": self.precision, "embedding": EMBEDDING, "id_dropout": 0.0, "balancer": balancer}
         own = {"width": WIDTH, "tower": TOWER[-1], "dropout": DROPOUT}
         if architecture == "mmoe":
             own["experts"] = EXPERTS
