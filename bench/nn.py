@@ -70,7 +70,7 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, width], of the rows that ``scope`` names."""
-        mean, var, batches = (self.get_buffer(f"{self.scope}_{name}") for name in ("mean", "var", "batches"))
+        mean, var = self.moments()
         x = x.float()  # under autocast too: moments need the precision
         if self.training and len(x) > 1:
             var_now, mean_now = torch.var_mean(x, dim=0, correction=0)
@@ -78,10 +78,14 @@ class BatchNorm(nn.Module):
             mean, var = mean_now, var_now
         return (x - mean) * torch.rsqrt(var + 1e-5) * self.weight + self.bias
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """The running mean and variance of the rows at hand."""
+        return self.get_buffer(f"{self.scope}_mean"), self.get_buffer(f"{self.scope}_var")
+
     @torch.no_grad()
     def track(self, mean: Tensor, var: Tensor, rows: int) -> None:
         """Takes a batch's moments into the running ones."""
-        running, spread, batches = (self.get_buffer(f"{self.scope}_{name}") for name in ("mean", "var", "batches"))
+        (running, spread), batches = self.moments(), self.get_buffer(f"{self.scope}_batches")
         batches += 1
         share = (1 / batches).clamp(min=0.1)
         running.lerp_(mean, share)
@@ -108,9 +112,8 @@ class FusedNorm(BatchNorm):
             )
             self.track(mean, inverse.square().reciprocal() - 1e-5, len(x))
             return y
-        mean, var = (self.get_buffer(f"{self.scope}_{name}") for name in ("mean", "var"))
-        normal = F.batch_norm(x, mean, var, self.weight, self.bias, eps=1e-5)
-        dropped: Tensor = self.dropout(F.relu(normal, inplace=not torch.is_grad_enabled()))
+        mean, var = self.moments()
+        dropped: Tensor = self.dropout(F.relu(F.batch_norm(x, mean, var, self.weight, self.bias, eps=1e-5)))
         return dropped
 
 
@@ -137,20 +140,27 @@ class _NormReluDropout(torch.autograd.Function):
         return of_x, of_weight * ctx.scale, of_bias * ctx.scale, None
 
 
-class PaddedLinear(nn.Linear):
-    """A linear layer that reads its input with zeros up to a multiple of 16 columns, which matrix products like."""
+class FusedLayer(nn.Module):
+    """A linear layer and its ``FusedNorm``.
 
-    @classmethod
-    def of(cls, layer: nn.Linear) -> PaddedLinear:
-        """With the parameters of another layer."""
-        padded = cls(layer.in_features, layer.out_features, device="meta")
-        padded.weight, padded.bias = layer.weight, layer.bias
-        return padded
+    While gradients are taken, the input gets zeros up to a multiple of 16 columns, which the products of the backward
+    pass like. At evaluation without gradients, the norm goes into the weights: a product and a ReLU are left.
+    """
+
+    def __init__(self, linear: nn.Linear, dropout: Dropout) -> None:
+        super().__init__()
+        self.linear, self.norm = linear, FusedNorm(linear.out_features, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, in_features] -> [N, out_features]."""
-        pad = (0, -self.in_features % 16)
-        return F.linear(F.pad(x, pad), F.pad(self.weight, pad), self.bias)
+        """x [N, width_in] -> [N, width]."""
+        if torch.is_grad_enabled() or self.training:
+            pad = (0, -self.linear.in_features % 16)
+            normal: Tensor = self.norm(F.linear(F.pad(x, pad), F.pad(self.linear.weight, pad), self.linear.bias))
+            return normal
+        mean, var = self.norm.moments()
+        factor = self.norm.weight * torch.rsqrt(var + 1e-5)
+        bias = (self.linear.bias - mean) * factor + self.norm.bias
+        return F.linear(x, self.linear.weight * factor.unsqueeze(1), bias).relu_()
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": BatchNorm, "layer": nn.LayerNorm}
@@ -160,17 +170,14 @@ class Mlp(nn.Sequential):
     """What ``mlp`` makes."""
 
     def normalise(self, kind: str) -> None:
-        """Puts a norm of ``NORMS`` behind each linear layer; ``batch_fused`` is another way to compute ``batch``:
-        ``FusedNorm`` takes the place of what follows a layer, and the layer is padded where its input is not even."""
+        """Puts a norm of ``NORMS`` behind each linear layer; ``batch_fused`` is ``batch``, by ``FusedLayer``."""
         for i in reversed(range(len(self))):
             layer = self[i]
             if not isinstance(layer, nn.Linear):
                 continue
             if kind == "batch_fused":
-                self[i + 1] = FusedNorm(layer.out_features, cast(Dropout, self[i + 2]))
-                del self[i + 2]
-                if layer.in_features % 16:
-                    self[i] = PaddedLinear.of(layer)
+                self[i] = FusedLayer(layer, cast(Dropout, self[i + 2]))
+                del self[i + 1 : i + 3]
             else:
                 self.insert(i + 1, NORMS[kind](layer.out_features))
 

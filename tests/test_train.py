@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from bench import check, config, metrics, registry, score, train
 from bench.api import Batch, Items, Method, Task, group_softmax_loss, task_loss
 from bench.data.prepare import Data
-from bench.nn import BatchNorm, Dropout, FeatureInputs, FusedNorm, Gate, HistoryAttention, PaddedLinear, base_rate, mlp
+from bench.nn import BatchNorm, Dropout, FeatureInputs, FusedLayer, Gate, HistoryAttention, base_rate, mlp
 from bench.run import run, specify
 from bench.spec import derive_seed
 
@@ -415,12 +415,13 @@ def test_the_fused_norm_is_norm_relu_and_dropout(rate: float) -> None:
     plain, fused = mlp(19, 24, 2, rate), mlp(19, 24, 2, rate)
     plain.normalise("batch")
     fused.normalise("batch_fused")
-    assert [type(layer) for layer in fused] == [PaddedLinear, FusedNorm] * 2
+    assert [type(layer) for layer in fused] == [FusedLayer] * 2
     for norm in (layer for layer in plain if isinstance(layer, BatchNorm)):
         nn.init.uniform_(norm.weight, 0.5, 2)
         nn.init.normal_(norm.bias)
     order = [0, 1, 4, 5]  # linear and norm of both layers
-    for i, layer in zip(order, fused, strict=True):
+    inside = [part for layer in fused for part in (layer.linear, layer.norm)]
+    for i, layer in zip(order, inside, strict=True):
         layer.load_state_dict(plain[i].state_dict())
     inputs = torch.randn(64, 19) * 3 + 1
     found = []
@@ -431,7 +432,7 @@ def test_the_fused_norm_is_norm_relu_and_dropout(rate: float) -> None:
         y.square().sum().backward()
         found.append((y, x.grad))
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-3)
-    for i, layer in zip(order, fused, strict=True):
+    for i, layer in zip(order, inside, strict=True):
         for (name, ours), theirs in zip(layer.named_parameters(), plain[i].parameters(), strict=True):
             # The norm hides a linear layer's bias: its gradient is 0 but for rounding.
             torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-2, msg=f"{i} {name}")
