@@ -203,7 +203,7 @@ def trained(
 ) -> tuple[Method, Fit]:
     """A run's trained method and what its training left behind. ``watch``: a context on the method, around training.
     ``each_epoch``: see ``fit``; it hears of the method alone, not of teachers and rehearsals."""
-    torch.use_deterministic_algorithms(True)
+    machine.set_up()
     torch.manual_seed(derive_seed("weights", spec.seed))
     method = config.build(spec.method, spec.config, data.schema).to(device)
     parallel.check(method)
