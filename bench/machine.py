@@ -33,7 +33,7 @@ def device_of(name: str) -> torch.device:
 def set_up() -> None:
     """What every training wants of its process: deterministic operations, and memory that stays at hand."""
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # else every new tensor is written once more
+    cast(Any, torch.utils.deterministic).fill_uninitialized_memory = False  # else every new tensor is written once more
     if _glibc() is not None:
         # Else large tensors go back to the system as they are freed, and come again page by page at every step.
         for parameter, value in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 1 << 29), (_TOP_PAD, 64 << 20)):
