@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN ?= .venv/bin
 RESULTS ?= results
+REFERENCE := results/reference
 # tox calls the checks below with BIN set to its own environment; then there is nothing to set up here.
 SETUP := $(if $(filter .venv/bin,$(BIN)),.venv/.done)
 
@@ -29,8 +30,9 @@ slow: $(SETUP)  ## tests on the real data and the real language model, minutes
 speed: $(SETUP)  ## ratios against peers and a bare loop, into results/SPEED.md
 	$(BIN)/python -m pytest tests/speed -o addopts= -s --report results/SPEED.md --benchmark-columns=min,median,max
 
-board: $(SETUP)  ## the published leaderboard is what its records give
-	$(BIN)/bench board --check --results results/reference
+board: $(SETUP)  ## the published leaderboard, claims, page and figures are what their records give
+	$(BIN)/bench board --check --results $(REFERENCE) --html $(REFERENCE)/site --figures $(REFERENCE)/figures
+	$(BIN)/bench verify-claims --check --results $(REFERENCE)
 
 .venv/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -21,6 +21,15 @@ def datasets() -> list[dict[str, Any]]:
     return [_row(name) for name in registry.entries("datasets")]
 
 
+def needs(name: str) -> str:
+    """The raw files of a data set and where they are from; empty if it is simulated."""
+    sources = registry.load_dataset(name)().sources
+    if not sources:
+        return ""
+    how = sources[0].how if isinstance(sources[0], Local) else sources[0].label
+    return f"{', '.join(sorted(sources[0].published.values()))}: {how}"
+
+
 def _row(name: str) -> dict[str, Any]:
     entry = registry.find("dataset", name)
     row: dict[str, Any] = {"name": name, "about": entry.summary}

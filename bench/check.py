@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from bench import config, registry
+from bench import config, machine, registry
 from bench.api import Batch, Method, Schema
 from bench.data import cache
 from bench.data.prepare import Data, load, prepare
@@ -212,7 +212,7 @@ def _fit(method: Method, data: Data, epochs: int) -> Fit:
 
 
 def _trained(name: str, data: Data) -> Method:
-    torch.use_deterministic_algorithms(True)
+    machine.set_up()
     method = make(name, data.schema)
     _fit(method, data, epochs=1)
     return method

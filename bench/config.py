@@ -39,7 +39,7 @@ COMMON: dict[str, Any] = {
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     "features": ("concat", "dcn", "fm"),
-    "norm": ("none", "batch", "layer"),
+    "norm": ("none", "batch", "layer", "batch_fused"),
     "schedule": ("constant", "cosine", "linear"),
     "precision": ("float32", "bfloat16"),
     "augment": ("none", "crop", "mask", "reorder", "substitute", "mixup", "token_dropout", "swap"),
@@ -55,7 +55,7 @@ COMMON_SPACE: dict[str, BaseDistribution] = {
     "embedding": CategoricalDistribution([8, 16, 32]),
     "id_dropout": FloatDistribution(0.0, 0.5),
     "features": CategoricalDistribution(CHOICES["features"]),
-    "norm": CategoricalDistribution(CHOICES["norm"]),
+    "norm": CategoricalDistribution(["none", "batch", "layer"]),  # the fused one is chosen for speed, not searched
     "schedule": CategoricalDistribution(CHOICES["schedule"]),
     "warmup": FloatDistribution(0.0, 0.2),
     "grad_clip": CategoricalDistribution([0.0, 0.1, 1.0, 10.0]),

@@ -19,7 +19,7 @@ from bench.api import several
 from bench.checkpoint import discard
 from bench.data.prepare import load, prepare
 from bench.errors import BenchError
-from bench.leaderboard import run_names
+from bench.labels import run_names
 from bench.progress import Progress
 from bench.run import method_digest
 from bench.running import mark

@@ -6,416 +6,160 @@ method and configuration. What is undefined stays a dash: nothing is imputed, an
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from operator import itemgetter
-from statistics import mean
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from bench.errors import BenchError, unknown
-from bench.metrics import METRICS, skill
-from bench.spec import canonical
-from bench.stats import Difference, mean_interval, min_seeds_wilcoxon, paired
+from bench.columns import BASELINE, YARDSTICKS, Comparison, task_column
+from bench.filters import Filter
+from bench.labels import listed, named
+from bench.over_tasks import LEGEND, over_tasks
+from bench.overall import LEGEND as OVERALL
+from bench.overall import overall
+from bench.runs import TABLE_KEYS, Entry, Group, Record, grouped
+from bench.stats import min_seeds_wilcoxon
+from bench.tables import COSTS, DASH, Board, Cell, Failure, Row, Table, short
 
-Record = Mapping[str, Any]
-Kind = Literal["oracle", "competitor", "reference", "chance"]
+__all__ = [
+    "BASELINE", "COSTS", "DASH", "TABLE_KEYS", "Board", "Cell", "Failure", "Record", "Row", "Table", "board", "short"
+]  # fmt: skip
 
-ORDER: tuple[Kind, ...] = ("oracle", "competitor", "reference", "chance")
-YARDSTICKS: tuple[Kind, ...] = ("oracle", "chance")  # properties of the data, not runs
-BASELINE = "single_task"
-DASH = "–"
-COSTS = ("fit s", "trained", "trials", "tuning s", "seeds")
-TUNING = ("trials", "tuning s")  # where a row is tuned
-TUNED = "tuned: with the settings of the best of so many trials by mean skill on validation; tuning s: their seconds."
-TABLE_KEYS = ("dataset", "dataset_config", "dataset_version", "protocol", "budget")  # with the data hash: one table
+EVERYTHING = Filter()
 SLICES = {
     "cold_item": ("cold items", "whose item was never seen in training"),
     "cold_user": ("cold users", "whose user was never seen in training"),
 }
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Text, and the numbers behind it: mean over seeds, half-width of its 95 % interval, the value of each seed, and
-    the paired difference to the baseline over common seeds. ``bold``: beats the second best competitor."""
-
-    text: str = DASH
-    value: float | None = None
-    half_width: float | None = None
-    seeds: dict[int, float] = field(default_factory=dict)
-    difference: Difference | None = None
-    bold: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method and configuration: a cell for each header. ``keys``: the key of each seed's record."""
-
-    label: str
-    kind: Kind
-    config: dict[str, Any]
-    keys: dict[int, str]
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Runs of one row that ended alike, without a result."""
-
-    label: str
-    status: str
-    reason: str
-    seeds: tuple[int, ...]
-    keys: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Comparable rows, best mean skill first; runs without a result; the same rows on slices of the test set."""
-
-    dataset: str
-    title: str
-    caption: str
-    headers: tuple[str, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()
-    failures: tuple[Failure, ...] = ()
-    slices: tuple[Table, ...] = ()
-
-
-@dataclass(frozen=True)
-class Board:
-    """All tables, and the legend that explains them."""
-
-    tables: tuple[Table, ...]
-    legend: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Column:
-    header: str
-    larger: bool
-    get: Callable[[Record], float | None]  # the value of one run
-
-    def series(self, entry: _Entry) -> dict[int, float]:
-        """The defined values by seed."""
-        return {seed: value for seed, run in sorted(entry.runs.items()) if (value := self.get(run)) is not None}
-
-
-@dataclass(frozen=True)
-class _Entry:
-    label: str
-    tuned: bool
-    kind: Kind
-    method: str
-    config: dict[str, Any]
-    runs: dict[int, Record]  # successful, by seed
-    failed: list[Record]
-
-
-def board(records: Iterable[Record]) -> Board:
-    """The leaderboard of the final records of the clean protocols.
+def board(records: Iterable[Record], wanted: Filter = EVERYTHING) -> Board:
+    """The leaderboard of the final records of the clean protocols, or of what passes a filter.
 
     Raises BenchError if there are none, if two records of one spec disagree, or if a metric is unknown.
     """
-    groups: dict[str, list[Record]] = {}
-    for record in _finals(list(records)):
-        groups.setdefault(canonical([*_table_key(record).values()]), []).append(record)
-    ordered = [groups[key] for key in sorted(groups)]
-    keys = [_table_key(group[0]) for group in ordered]
-    tables = tuple(_table(group, keys) for group in ordered)
-    return Board(tables, _legend(tables))
+    return of_groups(grouped(records), wanted)
 
 
-def _finals(records: list[Record]) -> list[Record]:
-    final = [r for r in records if r["role"] == "final" and r["spec"]["protocol"].startswith("clean-")]
-    if not final:
-        others = f" ({len(records)} of other roles or protocols)" if records else ""
-        raise BenchError(f"no final records of a clean protocol{others}; run `bench run --suite quick` first")
-    runs: dict[str, Record] = {}
-    for _, record in sorted(((canonical(r), r) for r in final), key=itemgetter(0)):
-        run = canonical([record["spec"], _table_key(record)])  # the same spec on other data is another run
-        kept = runs.setdefault(run, record)
-        if (kept["status"], kept["metrics"]) != (record["status"], record["metrics"]):
-            raise BenchError(f"records of run {record['key']} disagree on its result; keep the one you can reproduce")
-    return [runs[run] for run in sorted(runs)]
+def of_groups(found: Sequence[Group], wanted: Filter = EVERYTHING) -> Board:
+    """The leaderboard of records that have been read already (``bench.runs.stored``)."""
+    groups = wanted.chosen(found)
+    titles = _titles([group.key for group in groups])
+    compared = [Comparison.of(group) for group in groups]
+    tables = tuple(_table(c, title, groups) for c, title in zip(compared, titles, strict=True))
+    across = tuple(overall(list(zip(titles, compared, strict=True))))
+    return Board(tables, across, _legend(tables, across, str(wanted)))
 
 
-def _table_key(record: Record) -> dict[str, Any]:
-    data = (record.get("data") or {}).get("sha256") or "unknown"
-    return {**{key: record["spec"].get(key) for key in TABLE_KEYS}, "data": data}
+def _titles(keys: Sequence[dict[str, Any]]) -> list[str]:
+    """The data set of each table, with the knobs that tell it from others of the data set."""
+    titles: dict[int, str] = {}
+    for dataset in {key["dataset"] for key in keys}:
+        own = [i for i, key in enumerate(keys) if key["dataset"] == dataset]
+        titles |= dict(zip(own, named(dataset, [keys[i]["dataset_config"] for i in own]), strict=True))
+    return [titles[i] for i in range(len(keys))]
 
 
-def _named(name: str, own: Record, others: Iterable[Record]) -> str:
-    """A name, with those of its settings that tell it from others of the name."""
-    label = _settings({key: own[key] for other in others for key in _distinct(own, other)})
-    return f"{name} ({label})" if label else name
-
-
-def _distinct(own: Record, other: Record) -> list[str]:
-    """Settings with another value there. What follows from them is left out: those that are unknown there, and those of
-    another component (``balancer.weights`` and ``balancer version`` where ``balancer`` differs)."""
-    changed = [key for key in own if key in other and canonical(own[key]) != canonical(other[key])]
-    component = {key: key.removesuffix(" version").partition(".")[0] for key in changed}
-    chosen = [key for key in changed if component[key] == key or component[key] not in changed]
-    return chosen or [key for key in own if key not in other]
-
-
-def run_names(specs: Sequence[Record]) -> list[str]:
-    """A name for each run: data set, method and seed, with the settings that tell it from other runs in the list."""
-    configs: dict[tuple[str, str], dict[str, Record]] = {}
-    for spec in specs:
-        configs.setdefault((spec["dataset"], spec["method"]), {})[canonical(spec["config"])] = spec["config"]
-    labels = {
-        (dataset, method, text): _named(method, config, family.values())
-        for (dataset, method), family in configs.items()
-        for text, config in family.items()
-    }
-    return [
-        f"{s['dataset']} {labels[s['dataset'], s['method'], canonical(s['config'])]} seed {s['seed']}" for s in specs
-    ]
-
-
-def _settings(values: Mapping[str, Any], sign: str = "=") -> str:
-    texts = {key: canonical(values[key]).strip('"') for key in sorted(values)}
-    return ", ".join(f"{key}{sign}{'none' if text == 'null' else text}" for key, text in texts.items())
-
-
-def _table(records: list[Record], keys: list[dict[str, Any]]) -> Table:
-    """The table of records with one key; ``keys``: those of all tables, to say what tells this one from them."""
-    own = _table_key(records[0])
-    family = [other for other in keys if other["dataset"] == own["dataset"]]
-    title = _named(own["dataset"], own["dataset_config"], (other["dataset_config"] for other in family))
-    every, measured = _entries(records), [r for r in records if r["status"] == "ok"]
-    tasks = list({(t["name"], t["metric"]): t for r in records for t in r["tasks"]}.values())
-    scored = [t for t in tasks if any(_value(r["references"]["chance"]["test"], t) is not None for r in measured)]
-    total = _Column("mean skill", True, lambda run: _mean_skill(run, scored))
-    columns = [*(_task_column(t, itemgetter("test")) for t in tasks), total]
-
-    def place(entry: _Entry) -> tuple[int, float, str]:
-        return ORDER.index(entry.kind), -mean(total.series(entry).values() or [-math.inf]), entry.label
-
-    entries = sorted([e for e in every if e.runs] + _yardsticks(measured), key=place)
-    baseline = next((e for e in entries if e.method == BASELINE), None)
-    costs = [name for name in COSTS if name not in TUNING or any(e.tuned for e in entries)]
+def _table(compared: Comparison, title: str, groups: Sequence[Group]) -> Table:
+    """The table of a group; ``groups``: all of them, to say what tells this one from others of the data set."""
+    group = compared.group
+    columns = [task_column(task, "test") for task in compared.tasks]
+    cells = [compared.cells(column) for column in columns]
     return Table(
-        own["dataset"],
+        group.key["dataset"],
         title,
-        _caption(records, [other for other in family if other["dataset_config"] == own["dataset_config"]]),
-        ("method", *(c.header for c in columns), *costs),
-        _rows(columns, entries, baseline, partial(_costs, costs)),
-        tuple(_notes(entries, baseline, [t["name"] for t in tasks if t not in scored])),
-        tuple(f for e in every for f in _failures(e)),
-        tuple(_slices(title, measured, tasks, entries, baseline)),
+        _caption(group, [g for g in groups if all(g.key[k] == group.key[k] for k in ("dataset", "dataset_config"))]),
+        ("method", *(c.header for c in columns), compared.total.header, "seeds"),
+        compared.rows(*cells, compared.total_cells, [_seeds(entry) for entry in compared.entries]),
+        tuple(_notes(compared)),
+        tuple(failure for entry in group.entries for failure in _failures(entry)),
+        over_tasks(compared, title, dict(zip(compared.tasks, cells, strict=True))),
+        tuple(_slices(compared, title)),
     )
 
 
-def _notes(entries: list[_Entry], baseline: _Entry | None, left_out: list[str]) -> Iterator[str]:
-    if not entries:
+def _seeds(entry: Entry) -> Cell:
+    if entry.kind in YARDSTICKS:
+        return Cell("")
+    done, failed = len(entry.runs), len(entry.failed)
+    return Cell(f"{done}/{done + failed}" if failed else str(done), done)
+
+
+def _notes(compared: Comparison) -> Iterator[str]:
+    if not compared.entries:
         yield "No run gave a result."
         return
-    if baseline is None:
+    if compared.baseline is None:
         yield f"No differences: there is no result of {BASELINE}."
-    elif sum(entry.method == BASELINE for entry in entries) > 1:
-        yield f"Differences are to the best of the {BASELINE} rows, {baseline.label}."
+    elif sum(entry.method == BASELINE for entry in compared.entries) > 1:
+        yield f"Differences are to the best of the {BASELINE} rows, {compared.baseline.label}."
+    scored = {column.header for column in compared.skills}
+    left_out = [task.name for task in compared.tasks if task.name not in scored]
     if left_out:
         yield f"Mean skill leaves out {', '.join(left_out)}: no chance value on these test rows."
 
 
-def _entries(records: list[Record]) -> list[_Entry]:
-    rows: dict[str, list[Record]] = {}
-    for record in records:
-        own = {key: value for key, value in record["spec"].items() if key not in (*TABLE_KEYS, "seed")}
-        rows.setdefault(canonical(own), []).append(record)
-    entries = []
-    for row in (rows[key] for key in sorted(rows)):
-        method, config = row[0]["spec"]["method"], _choices(row[0])
-        tuned = _tuned(row)
-        family = (r for r in rows.values() if r[0]["spec"]["method"] == method and _tuned(r) == tuned)
-        label = _named(f"{method}, tuned" if tuned else method, config, (_choices(r[0]) for r in family))
-        kind: Kind = "reference" if any(r["reference"] for r in row) else "competitor"
-        runs = {r["spec"]["seed"]: r for r in row if r["status"] == "ok"}
-        failed = [r for r in row if r["status"] != "ok"]
-        entries.append(_Entry(label, tuned, kind, method, config, runs, failed))
-    return sorted(entries, key=lambda e: e.label)
-
-
-def _tuned(row: Sequence[Record]) -> bool:
-    return any((r.get("cost") or {}).get("tuning_trials") for r in row)
-
-
-def _choices(record: Record) -> dict[str, Any]:
-    """All that tells rows of one method apart."""
-    spec = record["spec"]
-    parts = {f"{part} version": version for part, version in spec.get("parts", {}).items()}
-    return {**spec["config"], "lm": spec["lm"], "version": spec.get("method_version"), **parts}
-
-
-def _yardsticks(measured: list[Record]) -> list[_Entry]:
-    """Oracle and chance, which every run carries: read from the first."""
-    first = [(kind, r) for kind in YARDSTICKS for r in [r for r in measured if r["references"].get(kind)][:1]]
-    return [
-        _Entry(kind, False, kind, kind, {}, {r["spec"]["seed"]: {**r, "metrics": r["references"][kind]}}, [])
-        for kind, r in first
-    ]
-
-
-def _value(part: Record, task: Record) -> float | None:
-    value: float | None = (part.get(task["name"]) or {}).get(task["metric"])
-    return value
-
-
-def _task_column(task: Record, part: Callable[[Any], Any]) -> _Column:
-    if task["metric"] not in METRICS:
-        raise unknown("metric", task["metric"], METRICS)
-    larger = METRICS[task["metric"]].larger
-    header = f"{task['name']} {task['metric']} {'↑' if larger else '↓'}"
-    return _Column(header, larger, lambda run: _value(part(run["metrics"]), task))
-
-
-def _mean_skill(run: Record, tasks: list[Record]) -> float | None:
-    """Mean skill over tasks on test; None if a task has no value: means over other tasks could not be compared."""
-    skills = []
-    for task in tasks:
-        value, chance = _value(run["metrics"]["test"], task), _value(run["references"]["chance"]["test"], task)
-        if value is None or chance is None:
-            return None
-        skills.append(skill(task["metric"], value, chance))
-    return mean(skills) if skills else None
-
-
-def _rows(
-    columns: list[_Column], entries: list[_Entry], baseline: _Entry | None, more: Callable[[_Entry], tuple[Cell, ...]]
-) -> tuple[Row, ...]:
-    compared = [_compare(column, entries, baseline) for column in columns]
-    rows = []
-    for i, entry in enumerate(entries):
-        keys = {record["spec"]["seed"]: record["key"] for record in (*entry.runs.values(), *entry.failed)}
-        cells = (Cell(entry.label), *(cells[i] for cells in compared), *more(entry))
-        rows.append(Row(entry.label, entry.kind, entry.config, keys, cells))
-    return tuple(rows)
-
-
-def _compare(column: _Column, entries: list[_Entry], baseline: _Entry | None) -> list[Cell]:
-    """A column's cells: means, intervals, differences to the baseline, and the competitor that beats the second."""
-    series = [column.series(e) for e in entries]
-    base = column.series(baseline) if baseline else {}
-    rivals = [values for e, values in zip(entries, series, strict=True) if e.kind == "competitor" and values]
-    rivals.sort(key=lambda values: mean(values.values()), reverse=column.larger)
-    lead = _paired(rivals[0], rivals[1]) if len(rivals) > 1 else None
-    cells = []
-    for entry, values in zip(entries, series, strict=True):
-        if not values:
-            cells.append(Cell())
-            continue
-        centre, half = mean_interval(list(values.values()))
-        text = f"{centre:z.4f}" + ("" if half is None else f" ± {short(f'{half:.4f}')}")
-        difference = None if entry is baseline or entry.kind in YARDSTICKS else _paired(values, base)
-        bold = lead is not None and lead.significant and values is rivals[0]
-        cells.append(Cell(text, centre, half, values, difference, bold))
-    return cells
-
-
-def _paired(a: dict[int, float], b: dict[int, float]) -> Difference | None:
-    common = [seed for seed in a if seed in b]
-    return paired([a[s] for s in common], [b[s] for s in common]) if common else None
-
-
-def _costs(names: Sequence[str], entry: _Entry) -> tuple[Cell, ...]:
-    """Mean seconds to fit, mean trained parameters, trials and seconds of tuning, and how many seeds gave a result."""
-    if entry.kind in YARDSTICKS:
-        return (Cell(""),) * len(names)
-    done, failed = len(entry.runs), len(entry.failed)
-    found = {"seeds": Cell(f"{done}/{done + failed}" if failed else str(done), done)}
-    kept = {"fit s": ("fit_s", ",.1f"), "trained": ("trained", ",.0f")}
-    if entry.tuned:
-        kept |= {"trials": ("tuning_trials", ",.0f"), "tuning s": ("tuning_s", ",.0f")}
-    for name, (key, form) in kept.items():
-        values = {seed: run["cost"][key] for seed, run in sorted(entry.runs.items())}
-        found[name] = Cell(f"{mean(values.values()):{form}}", mean(values.values()), seeds=values)
-    return tuple(found.get(name, Cell()) for name in names)
-
-
-def _slices(
-    whole: str, measured: list[Record], tasks: list[Record], entries: list[_Entry], baseline: _Entry | None
-) -> Iterator[Table]:
+def _slices(compared: Comparison, whole: str) -> Iterator[Table]:
     """A table for each slice in which a task has a value."""
-    sizes = {name: part["rows"] for r in measured for name, part in (r["metrics"].get("slices") or {}).items()}
-    for name in sorted(sizes):
-        columns = [_task_column(task, partial(_slice_part, name)) for task in tasks]
-        columns = [column for column in columns if any(column.series(e) for e in entries)]
+    for name, size in sorted(compared.group.slices.items()):
+        columns = [task_column(task, name) for task in compared.tasks]
+        valued = [column for column in columns if any(column.series(entry) for entry in compared.entries)]
         title, which = SLICES.get(name, (name, f"in the slice {name}"))
-        known = [e for e in entries if e.kind not in YARDSTICKS or any(column.series(e) for column in columns)]
-        if columns:
-            headers = ("method", *(column.header for column in columns))
-            rows = _rows(columns, known, baseline, lambda entry: ())
+        if valued:
+            rows = compared.rows(*(compared.cells(column) for column in valued))
             yield Table(
-                measured[0]["spec"]["dataset"],
+                compared.group.key["dataset"],
                 f"{whole}: {title}",
-                f"{sizes[name]:,} test rows {which}.",
-                headers,
-                rows,
+                f"{size:,} test rows {which}.",
+                ("method", *(column.header for column in valued)),
+                tuple(row for row in rows if row.kind not in YARDSTICKS or any(c.value is not None for c in row.cells)),
             )
 
 
-def _slice_part(name: str, metrics: Record) -> Any:
-    return (metrics.get("slices") or {}).get(name, {}).get("metrics", {})
-
-
-def _failures(entry: _Entry) -> list[Failure]:
-    alike: dict[tuple[str, str], list[Record]] = {}
-    for record in sorted(entry.failed, key=lambda r: int(r["spec"]["seed"])):
-        alike.setdefault((record["status"], record.get("error") or "no reason given"), []).append(record)
+def _failures(entry: Entry) -> list[Failure]:
+    alike: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for run in entry.failed:
+        alike.setdefault((run.status, run.error or "no reason given"), []).append((run.seed, run.key))
     return [
-        Failure(entry.label, *ending, tuple(r["spec"]["seed"] for r in some), tuple(r["key"] for r in some))
+        Failure(entry.label, *ending, tuple(seed for seed, _ in some), tuple(key for _, key in some))
         for ending, some in alike.items()
     ]
 
 
-def _caption(records: list[Record], siblings: list[Record]) -> str:
-    key = _table_key(records[0])
-    sizes: Record = next((r["data"]["rows"] for r in records if r.get("data")), {})
-    models = sorted({r["spec"]["lm"] or "" for r in records} - {""})
-    devices = sorted({(r.get("env") or {}).get("device") or "" for r in records} - {""})
+def _caption(group: Group, siblings: Sequence[Group]) -> str:
+    key, rows = group.key, group.rows
     facts = {
         "Protocol": key["protocol"],
-        "settings": _settings(key["dataset_config"], " "),
-        "rows": ", ".join(f"{sizes[part]:,} {part}" for part in ("train", "valid", "test") if part in sizes),
-        "seeds": str(len({r["spec"]["seed"] for r in records})),
-        "budget": _settings(key["budget"], " "),
+        "settings": listed(key["dataset_config"], " "),
+        "rows": ", ".join(f"{rows[part]:,} {part}" for part in ("train", "valid", "test") if part in rows),
+        "seeds": str(len({run.seed for run in group.runs})),
+        "budget": listed(key["budget"], " "),
         "data": key["data"][:8],
-        "language model": " and ".join(models),
-        "device": " and ".join(devices),
+        "language model": " and ".join(sorted(group.models - {""})),
+        "device": " and ".join(sorted(group.devices - {""})),
     }
     text = "; ".join(f"{name} {fact}" for name, fact in facts.items() if fact) + "."
     if len(siblings) == 1:
         return text
-    differing = [k.replace("_", " ") for k in key if any(other[k] != key[k] for other in siblings)]
+    differing = [k.replace("_", " ") for k in key if any(other.key[k] != key[k] for other in siblings)]
     return f"{text} One of {len(siblings)} tables that differ in {' and '.join(differing)}: not comparable."
 
 
-def _legend(tables: tuple[Table, ...]) -> tuple[str, ...]:
+def _legend(tables: Sequence[Table], across: Sequence[Table], chosen: str) -> tuple[str, ...]:
     least = min_seeds_wilcoxon(0.05)
     most = max((int(row.cells[-1].value or 0) for table in tables for row in table.rows), default=0)
+    columns = {header for table in tables if table.over_tasks for header in table.over_tasks.headers}
     return (
+        *([f"Only {chosen}: stars, bold and measures are of the rows and tasks shown."] if chosen else []),
         "value ± half-width: mean over seeds and its 95 % Student t interval; "
         "↑ larger is better, ↓ smaller is better, – undefined.",
-        f"(+.0123): mean difference to {BASELINE} over the seeds that both have, in units of the metric; "
-        "with a star if its 95 % paired interval excludes 0 (no correction for the number of comparisons).",
-        "bold (Markdown only): the best competitor, if its 95 % paired interval against the second best excludes 0.",
+        f"(+.0123): mean difference to {BASELINE} over the seeds that both have, in units of the metric; a star: "
+        "p < .05 in a paired t test, after Holm's correction over the rows of the column.",
+        "bold (not in the console): the competitor that is better than every other, each with p < .05 in a paired t "
+        "test, after Holm's correction over them.",
         "mean skill: mean over tasks of (value - chance) / (perfect - chance); 0 is chance, 1 is perfect.",
         "oracle: predicts the true probabilities and means of simulated data, the best that any method could do. "
-        "chance: the best constant prediction. Rows set apart or in italics are yardsticks, not competitors.",
-        "fit s: mean seconds to fit; trained: parameters trained; seeds: 2/3 means that 2 of 3 seeds gave a result.",
-        *([TUNED] if any(TUNING[0] in table.headers for table in tables) else []),
+        "chance: the best constant prediction. Rows set apart or in italics are yardsticks, not competitors. "
+        "seeds: 2/3 means that 2 of 3 seeds gave a result.",
+        *(text for header, text in LEGEND.items() if header in columns),
+        *(OVERALL if across else ()),
         "A two-sided signed-rank test over n seeds cannot go below p = 2 / 2^n: with fewer than "
         f"{least} seeds it never gets below .05, with {least} it can. The rows here have at most {most}.",
     )
-
-
-def short(number: str) -> str:
-    """A formatted number without the zero before its point."""
-    return re.sub(r"^([+-]?)0\.", r"\1.", number)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -16,6 +17,7 @@ from bench import parallel
 from bench.api import several
 from bench.errors import BenchError
 
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of mallopt
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -26,6 +28,21 @@ def device_of(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise BenchError("no CUDA device here; use --device cpu")
     return torch.device(name)
+
+
+def set_up() -> None:
+    """What every training wants of its process: deterministic operations, and memory that stays at hand."""
+    torch.use_deterministic_algorithms(True)
+    cast(Any, torch.utils.deterministic).fill_uninitialized_memory = False  # else every new tensor is written once more
+    if _glibc() is not None:
+        # Else large tensors go back to the system as they are freed, and come again page by page at every step.
+        for parameter, value in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 1 << 29), (_TOP_PAD, 64 << 20)):
+            cast(Any, _glibc()).mallopt(parameter, value)
+
+
+@lru_cache(maxsize=1)
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -69,6 +86,8 @@ def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif os.access(_CLEAR, os.W_OK):
+        if (libc := _glibc()) is not None:
+            libc.malloc_trim(0)  # what earlier runs have left behind is not this one's
         _CLEAR.write_text("5")
 
 

@@ -1,4 +1,4 @@
-"""Metrics as pure functions of arrays of N rows, in float64, without a Python loop over rows, groups or users.
+"""Metrics as pure functions of arrays of N rows, summed in float64, without a Python loop over rows, groups or users.
 
 Every function takes the rows where the label is defined. Group and user ids are integers in any order. What depends
 on an order is the *expected value under random tie breaking*, so that a constant prediction scores exactly chance and
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
@@ -76,19 +75,23 @@ def _packed(value: Array, score: Array, group: Array | None) -> tuple[Array, Arr
     if not ((narrow == score).all() and (whole == value).all()):
         return None
     code = (0 - narrow).view(np.int32)  # 0 - x: the highest score comes first, and -0.0 is 0.0
-    code ^= (code >> 31) & 0x7FFFFFFF  # the bits of a float32 as a number of the same order
+    negative = code >> 31
+    negative &= 0x7FFFFFFF  # in place here and below: fresh memory costs as much as the arithmetic
+    code ^= negative  # the bits of a float32 as a number of the same order
     high = whole.max()
     columns = [_offsets(c) for c in (group, code, high - whole) if c is not None]
     bits = [b for _, b in columns]
     if sum(bits) > 64:
         return None
-    key = columns[0][0].astype(f"u{4 if sum(bits) <= 32 else 8}")
+    key = columns[0][0].astype(f"u{4 if sum(bits) <= 32 else 8}", copy=False)
     for offset, width in columns[1:]:
         key <<= width
         key |= offset
     key = _sorted(key)
     first = np.zeros(1, np.int64) if group is None else np.flatnonzero(_changes(key >> bits[-2] + bits[-1])[:-1])
-    return first, _changes(key >> bits[-1]), high - (key & (1 << bits[-1]) - 1)
+    new = _changes(key >> bits[-1])
+    spare = key & (1 << bits[-1]) - 1
+    return first, new, np.subtract(high, spare, out=spare)
 
 
 def _offsets(whole: Array) -> tuple[Array, int]:
@@ -107,6 +110,8 @@ def _changes(*columns: Array) -> Array:
 
 
 def _sorted(values: Array) -> Array:
+    import polars as pl  # here, so that the leaderboard need not wait for it
+
     return pl.Series(values).sort(multithreaded=False).to_numpy()  # np.sort is as fast on some processors only
 
 
@@ -170,7 +175,8 @@ def xauc(label: Array, value: Array) -> float | None:
 
 def log_loss(label: Array, probability: Array) -> float:
     """Mean binary cross-entropy in nats, at least one row; probabilities are clipped to [1e-7, 1 - 1e-7]."""
-    p = np.clip(probability, EPSILON, 1 - EPSILON)
+    label = np.asarray(label, np.float64)
+    p = np.clip(np.asarray(probability, np.float64), EPSILON, 1 - EPSILON)
     return float(-np.mean(label * np.log(p) + (1 - label) * np.log1p(-p)))
 
 
@@ -189,12 +195,12 @@ def ece(label: Array, probability: Array) -> float:
 
 def rmse(label: Array, value: Array) -> float:
     """Root of the mean squared error, in units of the label; at least one row."""
-    return float(np.sqrt(np.mean(np.square(label - value))))
+    return float(np.sqrt(np.mean(np.square(np.subtract(label, value, dtype=np.float64)))))
 
 
 def mae(label: Array, value: Array) -> float:
     """Mean absolute error, in units of the label; at least one row."""
-    return float(np.mean(np.abs(label - value)))
+    return float(np.mean(np.abs(np.subtract(label, value, dtype=np.float64))))
 
 
 def top_k(label: Array, probability: Array, k: int) -> float:
@@ -207,7 +213,7 @@ def top_k(label: Array, probability: Array, k: int) -> float:
 def log_loss_multiclass(label: Array, probability: Array) -> float:
     """Mean cross-entropy in nats of class indices [N] under probability [N, C], clipped to [1e-7, 1 - 1e-7]."""
     own = np.take_along_axis(probability, label.astype(np.int64)[:, None], 1)
-    return float(-np.mean(np.log(np.clip(own, EPSILON, 1 - EPSILON))))
+    return float(-np.mean(np.log(np.clip(own.astype(np.float64), EPSILON, 1 - EPSILON))))
 
 
 def ndcg(gain: Array, score: Array, group: Array, k: int = 10) -> float | None:
@@ -300,8 +306,7 @@ def compute(name: str, label: Array, prediction: Array, group: Array, user: Arra
     """
     if name not in METRICS:
         raise KeyError(f"unknown metric '{name}'; known: {', '.join(METRICS)}")
-    label, prediction = np.asarray(label, np.float64), np.asarray(prediction, np.float64)
-    group, user = np.asarray(group), np.asarray(user)
+    label, prediction, group, user = (np.asarray(column) for column in (label, prediction, group, user))
     # [N, 1] is refused because it would broadcast against [N]
     if not label.shape == prediction.shape[:1] == group.shape == user.shape or prediction.shape[1:] == (1,):
         shapes = f"label {label.shape}, prediction {prediction.shape}, group {group.shape}, user {user.shape}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
@@ -104,19 +104,20 @@ def _watch(method: Method) -> AbstractContextManager[None]:
 
 def _tables(measured: profiler, window: float, batch_size: int, evaluated: int) -> str:
     """window: microseconds from start to stop."""
-    phases, calls = Counter[str](), Counter[str]()
+    phases: defaultdict[str, float] = defaultdict(float)
+    on_device: defaultdict[str, float] = defaultdict(float)
+    batches = 0
     operators: list[tuple[str, float, int]] = []
-    on_device = Counter[str]()
     for event in measured.key_averages():
         name = "optimizer" if event.key.startswith(OPTIMIZER) else event.key
         if name in PHASES:
             phases[name] += event.cpu_time_total
-            calls[name] += event.count
+            batches += event.count if name == "batch" else 0
         elif event.self_cpu_time_total > 0:
             operators.append((event.key, event.self_cpu_time_total, event.count))
         if event.self_device_time_total > 0 and name not in PHASES:
             on_device[event.key] += event.self_device_time_total
-    steps = max(1, calls["batch"] - 1)  # the last call finds that there is none
+    steps = max(1, batches - 1)  # the last call finds that there is none
     phases["everything else"] = max(0.0, window - sum(phases.values()))
     lines = [
         f"{steps} steps of about {batch_size} rows, then evaluation of {evaluated}; {window / 1e3:.1f} ms, profiled",
@@ -130,7 +131,9 @@ def _tables(measured: profiler, window: float, batch_size: int, evaluated: int) 
     lines += [f"{_row(n, t, steps, window)}{count / steps:>14.1f}" for n, t, count in operators[:OPERATORS]]
     if on_device:
         lines += ["", f"{'on the GPU':<40}{'ms a step':>12}{'share':>9}"]
-        lines += [_row(name, t, steps, window) for name, t in on_device.most_common(OPERATORS)]
+        lines += [
+            _row(name, t, steps, window) for name, t in sorted(on_device.items(), key=lambda k: -k[1])[:OPERATORS]
+        ]
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ from bench.data.tensors import Split
 from bench.errors import BenchError
 from bench.nn import Gate
 from bench.score import everything, references, score, whole
-from bench.spec import Spec, derive_seed, digest
+from bench.spec import CLEAN, PAPER, Spec, derive_seed, digest
 from bench.store import SCHEMA, write_atomically
 from bench.train import Diverged, Fit, evaluate, fit
 
@@ -38,7 +38,8 @@ BUDGET = {"epochs": 20, "patience": 3}
 
 @dataclass(frozen=True)
 class Seen:
-    """What training and selection may see of a data set: no test part can be reached from here."""
+    """What training and selection may see of a data set: no test part can be reached from here, but under the protocol
+    of publications that select on it."""
 
     schema: Schema
     train: Split
@@ -49,6 +50,15 @@ class Seen:
     def of(cls, data: Data) -> Seen:
         """The same data without its test parts."""
         return cls(data.schema, data.train, data.valid, data.meta)
+
+    @classmethod
+    def published(cls, data: Data) -> Seen:
+        """A fault, on purpose: the test part in the place of the validation part. It trains on the same rows, so that
+        the difference to ``of`` is what selection on the test part gains."""
+        return cls(data.schema, data.train, data.test, data.meta)
+
+
+PROTOCOLS: dict[str, Callable[[Data], Seen]] = {CLEAN: Seen.of, PAPER: Seen.published}
 
 
 def specify(
@@ -140,7 +150,7 @@ def _without_result(spec: Spec, data: Data, device: torch.device) -> dict[str, A
         "schema": SCHEMA,
         "key": spec.key,
         "spec": spec.to_dict(),
-        "role": "final",
+        "role": "paper" if spec.protocol == PAPER else "final",
         "status": "failed",
         "error": None,
         "reference": registry.load_method(spec.method).reference,
@@ -184,7 +194,7 @@ def method_digest(method: str, resolved: Mapping[str, Any]) -> str:
 
 def trained(
     spec: Spec,
-    data: Data | Seen,
+    data: Seen,
     device: torch.device,
     report: Report = lambda line: None,
     watch: Callable[[Method], AbstractContextManager[Any]] = nullcontext,
@@ -193,7 +203,7 @@ def trained(
 ) -> tuple[Method, Fit]:
     """A run's trained method and what its training left behind. ``watch``: a context on the method, around training.
     ``each_epoch``: see ``fit``; it hears of the method alone, not of teachers and rehearsals."""
-    torch.use_deterministic_algorithms(True)
+    machine.set_up()
     torch.manual_seed(derive_seed("weights", spec.seed))
     method = config.build(spec.method, spec.config, data.schema).to(device)
     parallel.check(method)
@@ -207,7 +217,7 @@ def trained(
 def _learn(
     method: Method,
     spec: Spec,
-    data: Data | Seen,
+    data: Seen,
     device: torch.device,
     report: Report,
     watch: Callable[[Method], AbstractContextManager[Any]] = nullcontext,
@@ -233,7 +243,8 @@ def _learn(
 def _train(
     spec: Spec, data: Data, device: torch.device, report: Report, keeper: Keeper | None, each_epoch: EachEpoch
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    method, result = trained(spec, data, device, report, each_epoch=each_epoch, keeper=keeper)
+    seen = PROTOCOLS[spec.protocol](data)
+    method, result = trained(spec, seen, device, report, each_epoch=each_epoch, keeper=keeper)
     begin = time.perf_counter()
     predictions = evaluate(method, data.test)
     try:
@@ -270,9 +281,7 @@ def _train(
     return done, predictions
 
 
-def _teach(
-    method: Method, spec: Spec, data: Data | Seen, device: torch.device, report: Report, keeper: Keeper | None
-) -> Fit:
+def _teach(method: Method, spec: Spec, data: Seen, device: torch.device, report: Report, keeper: Keeper | None) -> Fit:
     """Hands over the run that a method learns from, if any, newly trained or from the cache; draws no random number.
 
     Returns what its training took, then or now. Only the declared versions decide whether a cached one is the same.

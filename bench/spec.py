@@ -7,6 +7,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+CLEAN = "clean-1"  # the validation part chooses
+PAPER = "paper-1"  # the test part chooses, as in some publications: for reproduction only, never on the leaderboard
+
 
 def rounded(value: Any) -> Any:
     """The value with every float at 4 significant digits, so that tuned values have one spelling."""
@@ -19,9 +22,12 @@ def rounded(value: Any) -> Any:
     return value
 
 
+_encoder = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical(value: Any) -> str:
     """Canonical JSON: sorted keys, no spaces. Raises ValueError on NaN and infinities."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _encoder.encode(value)
 
 
 def digest(value: Any, length: int = 16) -> str:
@@ -48,7 +54,7 @@ class Spec:
     lm: str | None
     seed: int
     budget: dict[str, int]
-    protocol: str = "clean-1"
+    protocol: str = CLEAN
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON-able data, floats rounded."""

@@ -1,14 +1,25 @@
-"""Statistics over seeds: intervals, paired differences, and how many seeds a claim needs."""
+"""Statistics over seeds: intervals, paired tests, equivalence, ranks, and how many seeds a claim needs.
+
+Nothing here knows of records or tasks. ``scipy.stats`` takes a second to import and its distributions are slow to call:
+it is loaded by the first test that needs it, and t tests, of which a leaderboard makes thousands, do without.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
-from statistics import mean, stdev  # exact: equal values have themselves as mean, and no spread at all
 
-from scipy.stats import t as student
+import numpy as np
+import scipy  # loads its parts when they are first used
+from scipy.special import stdtr, stdtrit  # Student's t: P(T <= t), and its inverse
+
+from bench.metrics import Array
+
+EXACT = 20  # up to so many pairs all 2^n sign patterns are counted
+SAMPLED = 100_000  # beyond, so many patterns are drawn
 
 
 @dataclass(frozen=True)
@@ -28,17 +39,78 @@ class Difference:
         return self.half_width is not None and abs(self.mean) > self.half_width
 
 
+@dataclass(frozen=True)
+class Equivalence:
+    """Outcome of two one-sided tests of |mean of a - b| < margin at level alpha.
+
+    half_width: of the 1 - 2 alpha interval, which lies inside ±margin exactly where p < alpha. Both are None for a
+    single seed. Not to be equivalent is not to differ: with few seeds both may stay open.
+    """
+
+    mean: float
+    half_width: float | None
+    p: float | None
+    margin: float
+    alpha: float
+
+    @property
+    def equivalent(self) -> bool:
+        """The difference is shown to be smaller than the margin."""
+        return self.p is not None and self.p < self.alpha
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Mean rank of each method over the blocks (1 is best, ties share), Friedman's p, Nemenyi's critical difference.
+
+    p is None where even equal ranks in all blocks would not get below .05.
+    """
+
+    ranks: tuple[float, ...]
+    p: float | None
+    critical_difference: float
+    blocks: int
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Equal values have exactly themselves as mean: their sum may not divide back."""
+    return float(values[0]) if min(values) == max(values) else math.fsum(values) / len(values)
+
+
+def sd(values: Sequence[float]) -> float | None:
+    """Standard deviation of a sample, with n - 1 in the denominator; None for a single value."""
+    if len(values) < 2:
+        return None
+    centre = _mean(values)
+    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+
+
+def _mean_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and its standard error s / sqrt(n)."""
+    if not len(values):
+        raise ValueError("the mean of no values is undefined")
+    spread = sd(values)
+    return _mean(values), None if spread is None else spread / math.sqrt(len(values))
+
+
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None]:
     """Mean of n values, and the half-width t_{n-1} s / sqrt(n) of its two-sided Student t interval.
 
     The half-width is None for a single value. ValueError if there is no value.
     """
-    if not values:
-        raise ValueError("the mean of no values is undefined")
-    n, centre = len(values), mean(values)
-    if n < 2:
-        return centre, None
-    return centre, float(student.ppf((1 + confidence) / 2, n - 1)) * stdev(values) / math.sqrt(n)
+    centre, error = _mean_error(values)
+    return centre, None if error is None else _quantile(confidence, len(values) - 1) * error
+
+
+@cache
+def _quantile(confidence: float, freedom: int) -> float:
+    return float(stdtrit(freedom, (1 + confidence) / 2))
+
+
+def _differences(values_a: Sequence[float], values_b: Sequence[float]) -> list[float]:
+    """a - b of each pair, 0 where they are equal but for rounding: that would be a difference without any spread."""
+    pairs = zip(values_a, values_b, strict=True)
+    return [0.0 if math.isclose(a, b, rel_tol=1e-12) else a - b for a, b in pairs]
 
 
 def paired(values_a: Sequence[float], values_b: Sequence[float], confidence: float = 0.95) -> Difference:
@@ -46,14 +118,30 @@ def paired(values_a: Sequence[float], values_b: Sequence[float], confidence: flo
 
     Without any spread the p is 0, or 1 if the difference is 0. ValueError if the lengths differ or are 0.
     """
-    differences = [a - b for a, b in zip(values_a, values_b, strict=True)]
-    centre, half_width = mean_interval(differences, confidence)
-    if half_width is None:
+    centre, error = _mean_error(_differences(values_a, values_b))
+    if error is None:
         return Difference(centre, None, None)
-    if half_width == 0:
-        return Difference(centre, half_width, float(centre == 0))
-    error = stdev(differences) / math.sqrt(len(differences))
-    return Difference(centre, half_width, float(2 * student.sf(abs(centre) / error, len(differences) - 1)))
+    if error == 0:
+        return Difference(centre, error, float(centre == 0))
+    freedom = len(values_a) - 1
+    return Difference(centre, _quantile(confidence, freedom) * error, float(2 * stdtr(freedom, -abs(centre) / error)))
+
+
+def tost(values_a: Sequence[float], values_b: Sequence[float], margin: float, *, alpha: float = 0.05) -> Equivalence:
+    """Two one-sided paired t tests: is the mean of a - b, in units of the metric, within ±margin?
+
+    The larger p of the two, P(T <= (|mean| - margin) / error). Without any spread it is 0 within the margin, else 1.
+    Source: Schuirmann, J. Pharmacokinetics and Biopharmaceutics 1987. ValueError if the lengths differ or are 0, or
+    the margin is not positive.
+    """
+    if not margin > 0:
+        raise ValueError(f"the margin of an equivalence must be positive, got {margin}")
+    centre, error = _mean_error(_differences(values_a, values_b))
+    if error is None:
+        return Equivalence(centre, None, None, margin, alpha)
+    freedom, beyond = len(values_a) - 1, abs(centre) - margin
+    p = float(stdtr(freedom, beyond / error)) if error else float(beyond >= 0)
+    return Equivalence(centre, _quantile(1 - 2 * alpha, freedom) * error, p, margin, alpha)
 
 
 def min_seeds_wilcoxon(alpha: float) -> int:
@@ -64,3 +152,107 @@ def min_seeds_wilcoxon(alpha: float) -> int:
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
     return next(n for n in count(1) if math.ldexp(2, -n) < alpha)
+
+
+def seeds_needed(alpha: float = 0.05, comparisons: int = 1) -> int:
+    """The fewest seeds with which a signed-rank or sign-flip test can reject at level alpha after Holm's correction."""
+    return min_seeds_wilcoxon(alpha / comparisons)
+
+
+def unsupported(seeds: int, alpha: float = 0.05, comparisons: int = 1) -> str | None:
+    """Why so few seeds get no p from ``signed_rank`` and ``sign_flip``, and how many would; None if they are enough."""
+    needed = seeds_needed(alpha, comparisons)
+    if seeds >= needed:
+        return None
+    over = f" over {comparisons} comparisons" if comparisons > 1 else ""
+    return f"{seeds} seeds cannot reach p < {f'{alpha:g}'.lstrip('0')}{over}; {needed} can"
+
+
+def signed_rank(values_a: Sequence[float], values_b: Sequence[float], *, alpha: float = 0.05) -> float | None:
+    """Wilcoxon's exact two-sided p for values that share seeds; pairs without a difference are left out.
+
+    Differences that tie share their ranks, and the sign patterns of those ranks are counted as in ``sign_flip``. None
+    if no p of so few seeds is below alpha (``unsupported``). ValueError if the lengths differ.
+    """
+    differences = _whole(values_a, values_b)
+    if unsupported(len(differences), alpha):
+        return None
+    differences = differences[differences != 0]
+    size = np.abs(differences)
+    if len(size) > EXACT and len(np.unique(size)) == len(size):
+        return float(scipy.stats.wilcoxon(differences, method="exact").pvalue)
+    return _share_of_signs(scipy.stats.rankdata(size) * np.sign(differences))  # seven times faster
+
+
+def sign_flip(values_a: Sequence[float], values_b: Sequence[float], *, alpha: float = 0.05) -> float | None:
+    """Exact two-sided paired permutation test of the mean: under no difference each a - b may have either sign.
+
+    The share of the 2^n sign patterns whose mean is as far from 0 as the one observed; with more than 20 pairs, of
+    100,000 seeded patterns and it. None if no p of so few seeds is below alpha (``unsupported``). ValueError if the
+    lengths differ.
+    """
+    differences = _whole(values_a, values_b)
+    return None if unsupported(len(differences), alpha) else _share_of_signs(differences)
+
+
+def _whole(values_a: Sequence[float], values_b: Sequence[float]) -> Array:
+    """Differences in units of the 12th digit of the largest value: what ties in decimals ties, and sums are exact."""
+    differences = np.array(_differences(values_a, values_b), np.float64)
+    largest = float(np.abs([*values_a, *values_b]).max(initial=0))
+    return np.round(differences * 10.0 ** (11 - math.floor(math.log10(largest)))) if largest else differences
+
+
+def _share_of_signs(weights: Array) -> float:
+    """Share of the sign patterns of the weights [n] whose sum is at least as far from 0 as that of the weights.
+
+    Own code, since ``scipy.stats.permutation_test`` makes the 2^n patterns one by one in Python.
+    """
+    observed, sizes = abs(weights.sum()), np.abs(weights)
+    if len(sizes) > EXACT:
+        signs = np.random.default_rng(0).integers(2, size=(SAMPLED, len(sizes))) * 2 - 1
+        return float((np.sum(np.abs(signs @ sizes) >= observed) + 1) / (SAMPLED + 1))
+    sums = sizes[:1]  # the other sign of the first weight mirrors all sums
+    for size in sizes[1:]:
+        sums = np.concatenate([sums - size, sums + size])
+    return float(np.mean(np.abs(sums) >= observed)) if len(sums) else 1.0
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """Adjusted p of each of several tests: those below alpha reject, and the chance of any false one is below alpha.
+
+    None (no test) stays None and isn't counted. Source: Holm, Scandinavian Journal of Statistics 1979.
+    """
+    tests = sorted((p, i) for i, p in enumerate(ps) if p is not None)
+    adjusted: list[float | None] = [None] * len(ps)
+    reached = 0.0
+    for rank, (p, i) in enumerate(tests):
+        reached = max(reached, min(1.0, p * (len(tests) - rank)))
+        adjusted[i] = reached
+    return adjusted
+
+
+def friedman(scores: Sequence[Sequence[float]], *, larger: bool = True) -> Ranks:
+    """Ranks of k >= 3 methods in N >= 2 blocks, scores [N, k], larger or smaller being better in all of them.
+
+    Friedman's chi-square test, and Nemenyi's critical difference q_.05 sqrt(k (k + 1) / (6 N)) between two mean ranks.
+    A picture rather than a test: blocks (data set x task) that share data are not independent as both assume, and with
+    few blocks nearly nothing is resolved (12 methods in 6 blocks: 6.8 ranks). To test, compare with one declared
+    baseline by ``paired`` or ``signed_rank`` and ``holm``. Source: Demsar, JMLR 2006. ValueError for fewer methods or
+    blocks and for a score that is missing: it is never imputed.
+    """
+    table = np.asarray(scores, np.float64)
+    if table.ndim != 2 or table.shape[0] < 2 or table.shape[1] < 3 or not np.isfinite(table).all():
+        raise ValueError(f"ranks need a finite score of 3 methods or more in 2 blocks or more, got shape {table.shape}")
+    blocks, methods = table.shape
+    ranks = scipy.stats.rankdata(-table if larger else table, axis=1)
+    p: float | None = None
+    if math.factorial(methods) ** (blocks - 1) > 20:  # all blocks agree by chance with less than .05
+        tied = (ranks == ranks[0, 0]).all()  # the statistic is 0 / 0
+        p = 1.0 if tied else float(scipy.stats.friedmanchisquare(*table.T).pvalue)
+    critical = _nemenyi(methods) * math.sqrt(methods * (methods + 1) / (6 * blocks))
+    return Ranks(tuple(ranks.mean(axis=0).tolist()), p, critical, blocks)
+
+
+@cache
+def _nemenyi(methods: int) -> float:
+    return float(scipy.stats.studentized_range.ppf(0.95, methods, np.inf)) / math.sqrt(2)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bench.errors import BenchError
-from bench.spec import digest
+from bench.spec import canonical, digest
 
 SCHEMA = 1
+STUDY_SCHEMA = 1
 ABANDONED_S = 600  # a temporary file older than this belongs to no living process
+os.umask(UMASK := os.umask(0o077))  # it can only be read by setting it; here, before there are threads
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
@@ -29,6 +35,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
+                os.fchmod(handle, 0o666 & ~UMASK)  # a temporary file is its owner's alone
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(name, path)
@@ -76,10 +83,42 @@ class Store:
         write_atomically(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
         return path
 
+    def find(self, key: str) -> dict[str, Any]:
+        """The record whose key begins so. Raises BenchError, with the nearest, if there is none or more than one."""
+        paths = {path.stem: path for path in self.paths()}
+        found = [own for own in paths if own.startswith(key)] if key else []
+        if len(found) == 1:
+            return _read(paths[found[0]])
+        near = found[:3] or get_close_matches(key, paths, n=3, cutoff=0)
+        named = ", ".join(f"{own} ({paths[own].parent.parent.name} {paths[own].parent.name})" for own in near)
+        if found:
+            raise BenchError(f"{len(found)} keys begin with '{key}', such as {named}; give more of it")
+        raise BenchError(f"no record '{key}' in {self.root}; {f'nearest: {named}' if near else 'there are no records'}")
+
     def records(self) -> Iterator[dict[str, Any]]:
         """All records in path order. Raises BenchError naming a file that is no record."""
-        for path in sorted(self.root.glob("runs/*/*/*.json")):
+        for path in self.paths():
             yield _read(path)
+
+    def results(self, part: slice = slice(None)) -> Iterator[dict[str, Any]]:  # noqa: B008 a slice is constant
+        """All records in path order, or those of a part of the folders: with what a leaderboard needs, much faster than
+        ``records``. Without curve, decisions, gates, code, time and validation metrics; what records have in common
+        they share, so change none.
+
+        Raises BenchError as ``records`` does, and where an entry that is needed is missing.
+        """
+        shared = _Shared()
+        for path in self.paths(part):
+            try:
+                yield _result(path, shared)
+            except (OSError, ValueError, msgspec.MsgspecError) as error:
+                raise _unreadable(path, error) from error
+
+    def paths(self, part: slice = slice(None)) -> Iterator[Path]:  # noqa: B008
+        """The files of all records, in order; of a part of the folders of methods."""
+        for folder in sorted(self.root.glob("runs/*/*"))[part]:
+            if folder.is_dir():
+                yield from (folder / name for name in sorted(os.listdir(folder)) if name.endswith(".json"))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -88,7 +127,96 @@ def _read(path: Path) -> dict[str, Any]:
         whole = isinstance(record, dict) and record.get("schema") == SCHEMA
         whole = whole and record.get("key") == digest(record.get("spec")) == path.stem
     except (OSError, ValueError) as error:
-        raise BenchError(f"{path} cannot be read as a record ({error}); move it away and run again") from error
+        raise _unreadable(path, error) from error
     if not whole:
-        raise BenchError(f"{path} is no record of schema {SCHEMA} under its own key; move it away and run again")
+        raise _foreign(path)
     return record
+
+
+def _unreadable(path: Path, error: Exception) -> BenchError:
+    return BenchError(f"{path} cannot be read as a record ({error}); move it away and run again")
+
+
+def _foreign(path: Path) -> BenchError:
+    return BenchError(f"{path} is no record of schema {SCHEMA} under its own key; move it away and run again")
+
+
+class _Metrics(msgspec.Struct):
+    test: dict[str, dict[str, float | None]]
+    slices: dict[str, Any] = {}  # noqa: RUF012 msgspec copies it
+
+
+class _Env(msgspec.Struct):
+    device: str | None = None
+
+
+class _Result(msgspec.Struct):
+    """The entries that ``Store.results`` reads. Those left raw are alike in many records."""
+
+    schema: int
+    key: str
+    spec: dict[str, msgspec.Raw]
+    role: str
+    status: str
+    error: str | None
+    reference: bool
+    tasks: msgspec.Raw
+    metrics: _Metrics | None
+    references: msgspec.Raw
+    cost: dict[str, float | int | None] | None
+    data: msgspec.Raw
+    env: _Env | None = None
+
+
+class _Shared:
+    """JSON texts that occur in many records, each read and made canonical once."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, tuple[Any, str]] = {}
+
+    def __call__(self, raw: msgspec.Raw) -> tuple[Any, str]:
+        """The value of a text, and its canonical JSON."""
+        text = bytes(raw)
+        found = self.known.get(text)
+        if found is None:
+            value = json.loads(text)
+            found = self.known[text] = value, canonical(value)
+        return found
+
+
+DECODER = msgspec.json.Decoder(_Result)
+
+
+def _result(path: Path, shared: _Shared) -> dict[str, Any]:
+    found = DECODER.decode(path.read_bytes())
+    parts = [(name, *shared(raw)) for name, raw in sorted(found.spec.items())]
+    # what ``canonical`` gives for the whole spec; a name that needed more than quotes would not give the key
+    text = ",".join([f'"{name}":{own}' for name, _, own in parts])
+    key = hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:16]
+    if not (found.schema == SCHEMA and found.key == key == path.stem):
+        raise _foreign(path)
+    return {
+        "key": key,
+        "spec": {name: value for name, value, _ in parts},
+        "role": found.role,
+        "status": found.status,
+        "error": found.error,
+        "reference": found.reference,
+        "tasks": shared(found.tasks)[0],
+        "metrics": found.metrics and {"test": found.metrics.test, "slices": found.metrics.slices},
+        "references": shared(found.references)[0],
+        "cost": found.cost,
+        "data": shared(found.data)[0],
+        "env": {"device": found.env and found.env.device},
+    }
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """The stored outcome of a study. Raises BenchError naming a file that is none."""
+    try:
+        outcome: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if outcome["schema"] == STUDY_SCHEMA and outcome["key"] == digest(outcome["study"]) == path.stem:
+            return outcome
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchError(f"{path} cannot be read as a study ({error}); move it away and tune again") from error
+    raise BenchError(f"{path} is no study of schema {STUDY_SCHEMA} under its own key; move it away and tune again")

@@ -19,19 +19,18 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from optuna._hypervolume import compute_hypervolume
 from optuna.trial import FrozenTrial, TrialState
 
 from bench import machine, registry
 from bench.errors import BenchError
 from bench.execute import prepare_all
+from bench.gains import hypervolume
 from bench.progress import Progress
-from bench.spec import Spec, digest, rounded
-from bench.store import Store, write_atomically
+from bench.spec import Spec, rounded
+from bench.store import STUDY_SCHEMA, Store, read_study, write_atomically
 from bench.study import FINISHED, Budget, Search, Study, folder_of, known_to, with_settings
 from bench.trials import job_name, work, work_in_processes
 
-SCHEMA = 1
 IMPORTANCE_TRIALS = 10  # with fewer results a forest over the settings says nothing
 
 
@@ -94,7 +93,7 @@ def _outcome(study: Study, counted: Sequence[FrozenTrial], device: torch.device)
         parts = with_settings(study.spec, settings).parts
         best = {"trial": first.number, "value": float(np.mean(first.values)), "settings": settings, "parts": parts}
     outcome = {
-        "schema": SCHEMA,
+        "schema": STUDY_SCHEMA,
         "key": study.key,
         "study": study.about,
         "trials": [_told(study, t) for t in finished],
@@ -129,16 +128,14 @@ def _importances(study: Study, finished: Sequence[FrozenTrial]) -> dict[str, flo
 
 def front(complete: Sequence[FrozenTrial]) -> dict[str, Any]:
     """Numbers of the trials of which no other is as good in all tasks and better in one, and the hypervolume of their
-    skills above chance (Zitzler and Thiele, IEEE TEC 1999): 1 would be perfect in all tasks."""
+    skills above chance: 1 would be perfect in all tasks."""
     values = np.array([t.values for t in complete])
     if not len(values):
         return {"front": [], "hypervolume": 0.0}
     beaten = [((values >= own).all(axis=1) & (values > own).any(axis=1)).any() for own in values]
-    above = values[(values > 0).all(axis=1)]
-    volume = compute_hypervolume(-above, np.zeros(values.shape[1])) if len(above) else 0.0
     return {
         "front": [t.number for t, bad in zip(complete, beaten, strict=True) if not bad],
-        "hypervolume": float(volume),
+        "hypervolume": hypervolume(values, np.zeros(values.shape[1])),
     }
 
 
@@ -179,7 +176,7 @@ def _latest(results: Path, spec: Spec, stage: str | None = None) -> dict[str, An
     wanted = {**spec.to_dict(), "seed": None}
     found = []
     for path in sorted(folder_of(results, spec).glob("*.json")):
-        outcome = _read(path)
+        outcome = read_study(path)
         chosen, same = outcome["best"], {**outcome["study"]["spec"], "seed": None} == wanted
         same &= stage in (None, outcome["study"]["stage"])
         if same and chosen and with_settings(spec, chosen["settings"]).parts == chosen["parts"]:
@@ -192,16 +189,6 @@ def _latest(results: Path, spec: Spec, stage: str | None = None) -> dict[str, An
             "20` makes one (with the same -s, --data, --domains, --epochs and --patience)"
         )
     return max(found, key=lambda outcome: (outcome["stop"], outcome["key"]))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        outcome: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if outcome["schema"] == SCHEMA and outcome["key"] == digest(outcome["study"]) == path.stem:
-            return outcome
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchError(f"{path} cannot be read as a study ({error}); move it away and tune again") from error
-    raise BenchError(f"{path} is no study of schema {SCHEMA} under its own key; move it away and tune again")
 
 
 def table(outcome: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -231,9 +231,14 @@ ALLOWED = {
     "bench/metrics.py": set(),
     "bench/spec.py": set(),
     "bench/errors.py": set(),
-    "bench/stats.py": {"bench.errors"},
-    "bench/leaderboard.py": {"bench.errors", "bench.metrics", "bench.spec", "bench.stats"},
-    "bench/render.py": {"bench.leaderboard"},
+    "bench/stats.py": {"bench.errors", "bench.metrics"},
+    "bench/labels.py": {"bench.spec"},
+    "bench/tables.py": {"bench.stats"},
+    "bench/runs.py": {"bench.errors", "bench.labels", "bench.spec", "bench.store", "bench.tables"},
+    "bench/columns.py": {"bench.errors", "bench.metrics", "bench.runs", "bench.stats", "bench.tables"},
+    "bench/render.py": {"bench.tables"},
+    "bench/render_latex.py": {"bench.render", "bench.tables"},
+    "bench/render_csv.py": {"bench.render", "bench.tables"},
     "bench/nn.py": {"bench.api"},
 }
 

@@ -188,3 +188,17 @@ def test_which_rows_are_ranked_by_one_sort_of_numbers():
     assert fits(label / 2, score, group) is None
     assert fits(label, np.array([0.1, 0.2, 0.3]), group) is None
     assert fits(label, score, group.astype(float)) is None
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_narrow_columns_count_as_wide_ones(name):
+    draw = np.random.default_rng(3)
+    label, score, group = (
+        draw.integers(0, 4, 500).astype(np.float32),
+        draw.random((500, 4), np.float32),
+        draw.integers(0, 40, 500),
+    )
+    score = score if name in ("top1", "top3", "log_loss_multiclass") else score[:, 0]
+    label = (label > 1).astype(np.float32) if name in ("log_loss", "ece") else label
+    wide = metrics.compute(name, label.astype(float), score.astype(float), group, group)
+    assert metrics.compute(name, label, score, group, group) == wide

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from bench import check, config, metrics, registry, score, train
 from bench.api import Batch, Items, Method, Task, group_softmax_loss, task_loss
 from bench.data.prepare import Data
-from bench.nn import BatchNorm, Dropout, FeatureInputs, Gate, HistoryAttention, base_rate, mlp
+from bench.nn import BatchNorm, Dropout, FeatureInputs, FusedLayer, Gate, HistoryAttention, base_rate, mlp
 from bench.run import run, specify
 from bench.spec import derive_seed
 
@@ -119,6 +119,20 @@ def test_dropout_drops_its_share_and_keeps_the_expectation(rate: float) -> None:
     assert torch.equal(layer.eval()(x), x)
     with pytest.raises(ValueError, match="below 1"):
         Dropout(1.0)
+
+
+def test_rows_of_the_table_have_an_embedding_layers_gradient_to_the_bit() -> None:
+    data = check.small("sim-shop")
+    method = check.make("shared_bottom", data.schema)
+    inputs, batch = method.inputs, next(data.train.batches(500, torch.Generator().manual_seed(0)))
+    codes, numbers = batch.items.cat[batch.item], batch.items.num[batch.item]
+    weights = torch.randn(len(codes), codes.shape[1] * inputs.table.embedding_dim)
+    (ours,) = torch.autograd.grad(
+        inputs.eval().embed("item", codes, numbers)[:, : weights.shape[1]], inputs.table.weight, weights
+    )
+    looked_up = F.embedding(codes + inputs.item_offset, inputs.table.weight)
+    (theirs,) = torch.autograd.grad(looked_up.flatten(1), inputs.table.weight, weights)
+    assert torch.equal(ours, theirs) and theirs.any()
 
 
 def test_history_attention_ignores_padding() -> None:
@@ -277,6 +291,7 @@ def common(monkeypatch: pytest.MonkeyPatch, **given: object) -> None:
         {"features": "fm"},
         {"norm": "batch"},
         {"norm": "layer"},
+        {"norm": "batch_fused"},
         {"features": "dcn", "norm": "batch"},
     ],
     ids=str,
@@ -391,6 +406,44 @@ def test_batch_norm_is_torch_s() -> None:
     torch.testing.assert_close(ours.eval()(x), theirs(x))
     ours.scope = "user"
     assert not torch.allclose(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_the_fused_norm_is_norm_relu_and_dropout(rate: float) -> None:
+    """Outputs, gradients of input and parameters, and running moments; at evaluation and for a single row too."""
+    torch.manual_seed(0)
+    plain, fused = mlp(19, 24, 2, rate), mlp(19, 24, 2, rate)
+    plain.normalise("batch")
+    fused.normalise("batch_fused")
+    assert [type(layer) for layer in fused] == [FusedLayer] * 2
+    for norm in (layer for layer in plain if isinstance(layer, BatchNorm)):
+        nn.init.uniform_(norm.weight, 0.5, 2)
+        nn.init.normal_(norm.bias)
+    order = [0, 1, 4, 5]  # linear and norm of both layers
+    inside = [part for layer in fused for part in (layer.linear, layer.norm)]
+    for i, layer in zip(order, inside, strict=True):
+        layer.load_state_dict(plain[i].state_dict())
+    inputs = torch.randn(64, 19) * 3 + 1
+    found = []
+    for layers in (plain, fused):
+        x = inputs.clone().requires_grad_()
+        torch.manual_seed(1)
+        y = layers(x)
+        y.square().sum().backward()
+        found.append((y, x.grad))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-3)
+    for i, layer in zip(order, inside, strict=True):
+        for (name, ours), theirs in zip(layer.named_parameters(), plain[i].parameters(), strict=True):
+            # The norm hides a linear layer's bias: its gradient is 0 but for rounding.
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-2, msg=f"{i} {name}")
+        torch.testing.assert_close(dict(layer.named_buffers()), dict(plain[i].named_buffers()), rtol=1e-4, atol=1e-4)
+    one = torch.randn(1, 19)
+    torch.manual_seed(2)
+    wanted = plain(one)
+    torch.manual_seed(2)
+    torch.testing.assert_close(fused(one), wanted, rtol=1e-4, atol=1e-4)
+    with torch.inference_mode():
+        torch.testing.assert_close(fused.eval()(inputs), plain.eval()(inputs), rtol=1e-4, atol=1e-4)
 
 
 def test_a_norm_stands_behind_every_linear_layer_of_an_mlp() -> None:

@@ -69,7 +69,8 @@ def specs_of(
     plugins: tuple[Path, ...],
 ) -> list[Spec]:
     """The specs of the chosen runs, each once, always in the same order. Raises BenchError for what cannot be run."""
-    from bench.suites import Entry, Setup, Suite, at, load
+    from bench.declared import at
+    from bench.suites import Entry, Setup, Suite, load
 
     for plugin in plugins:
         registry.add_plugin(plugin)
@@ -92,8 +93,8 @@ def specs_of(
 def _specs(
     plan: Suite, given: dict[str, Any], knobs: dict[str, Any], limits: dict[str, int], seeds: int | None
 ) -> list[Spec]:
+    from bench.declared import at
     from bench.run import specify
-    from bench.suites import at
 
     for key in given:
         if any(key in entry.settings for setup in plan.datasets.values() for entry in setup.entries):

@@ -3,32 +3,124 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from bench.cli._main import main
-from bench.cli._options import json_option, results_option, width
+from bench.cli._options import results_option, width
 from bench.errors import BenchError
+from bench.filters import FAMILIES, Filter
+
+FORMATS = ("console", "markdown", "latex", "csv", "json")
 
 
 @main.command()
 @results_option
-@json_option
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="console", show_default=True, help="How to print."
+)
+@click.option("--json", "form", flag_value="json", help="The same as --format json.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of printing."
+)
+@click.option("-d", "--dataset", "datasets", multiple=True, help="Only this data set, or a pattern such as 'sim-*'.")
+@click.option("-m", "--method", "methods", multiple=True, help="Only this method, or a pattern; beside single_task.")
+@click.option("--family", type=click.Choice(FAMILIES), help="Only methods of this kind.")
+@click.option("--text/--no-text", default=None, help="Only rows with, or without, a language model.")
+@click.option("--budget", multiple=True, metavar="KEY=NUMBER", help="Only runs with this budget, such as epochs=20.")
+@click.option("--protocol", help="The protocol, or a pattern; by default clean-*.")
+@click.option("--task", "tasks", multiple=True, help="Only this task, or a pattern; mean skill is then of these.")
+@click.option("--html", type=click.Path(path_type=Path, file_okay=False), help="Write a web page to this folder too.")
+@click.option("--figures", type=click.Path(path_type=Path, file_okay=False), help="Write figures to this folder too.")
+@click.option("--figure-format", "drawn", type=click.Choice(["svg", "png"]), default="svg", show_default=True)
 @click.option("--check", is_flag=True, help="Write nothing; fail if the stored leaderboard differs.")
-def board(results: Path, as_json: bool, check: bool) -> None:
-    """Print the leaderboard of the stored records and write it to RESULTS/LEADERBOARD.md (with --json: only print)."""
-    from bench import leaderboard, render
-    from bench.store import Store, write_atomically
+@click.option("--compare", "pair", nargs=2, metavar="A B", help="Instead, two rows head to head: 'mmoe, tuned' ple.")
+@click.option(
+    "--margin", type=float, help="With --compare: a difference in skill that does not matter (default 0.005)."
+)
+def board(
+    results: Path,
+    form: str,
+    output: Path | None,
+    budget: tuple[str, ...],
+    html: Path | None,
+    figures: Path | None,
+    drawn: Literal["svg", "png"],
+    check: bool,
+    pair: tuple[str, str] | None,
+    margin: float | None,
+    **only: object,
+) -> None:
+    """Print the leaderboard of the stored records, and write it to RESULTS/LEADERBOARD.md.
 
-    made = leaderboard.board(list(Store(results).records()))
-    path, text = results / "LEADERBOARD.md", render.to_markdown(made).encode()
+    It is written where nothing is filtered and neither --format nor --output is given. -d, -m and --task may be
+    repeated (docs/leaderboard.md).
+    """
+    from bench import leaderboard, publish, render
+    from bench.render_csv import to_csv
+    from bench.render_latex import to_latex
+    from bench.runs import stored, uncollected
+    from bench.store import write_atomically
+
+    wanted = Filter(**only, budget=_budget(budget))  # type: ignore[arg-type]
+    if margin is not None and pair is None:
+        raise BenchError("--margin goes with --compare A B")
+    if pair is not None:
+        if str(wanted) or output or form not in ("console", "json") or html or figures or check:
+            raise BenchError(
+                "--compare compares two rows wherever both are; give it --results, --margin or --json alone"
+            )
+        _compare(results, form == "json", pair, margin)
+        return
+    if check and (str(wanted) or output or form != "console"):
+        raise BenchError("--check compares the whole leaderboard; give it no filter, --format or --output")
+    with uncollected():
+        made = leaderboard.of_groups(stored(results), wanted)
+    path = results / "LEADERBOARD.md"
+    files, missing = publish.files(made, results, html, figures, drawn)
     if check:
-        if not path.exists() or path.read_bytes() != text:
-            raise BenchError(f"{path} is not what the records give; run `bench board --results {results}`")
-        click.echo(f"{path} agrees with the records")
+        files[path] = render.to_markdown(made).encode()
+        folders = [("--results", results), ("--html", html), ("--figures", figures)]
+        command = " ".join(f"{name} {folder}" for name, folder in folders if folder)
+        publish.check(files, figures, f"bench board {command}")
+        more = f", and so do {len(files) - 1} files of page and figures" if len(files) > 1 else ""
+        click.echo(f"{path} agrees with the records{more}")
         return
-    if as_json:
-        click.echo(render.to_json(made))
-        return
-    click.echo(render.to_console(made, width()))
-    write_atomically(path, text)
+    renderers = {
+        "console": lambda: render.to_console(made, None if output else width()),
+        "markdown": lambda: render.to_markdown(made),
+        "latex": lambda: to_latex(made),
+        "csv": lambda: to_csv(made),
+        "json": lambda: render.to_json(made),
+    }
+    text = renderers[form]()
+    if output:
+        files[output] = text.encode()
+    else:
+        click.echo(text, nl=False)
+        if form == "console" and not str(wanted):
+            files[path] = render.to_markdown(made).encode()
+    for place, data in files.items():
+        write_atomically(place, data)
+    for reason in missing:
+        click.echo(f"not drawn: {reason}", err=True)
+
+
+def _budget(pairs: tuple[str, ...]) -> dict[str, int]:
+    found = {}
+    for pair in pairs:
+        key, _, number = pair.partition("=")
+        if not key or not number.isdecimal():
+            raise BenchError(f"--budget {pair}: give KEY=NUMBER, such as epochs=20")
+        found[key] = int(number)
+    return found
+
+
+def _compare(results: Path, as_json: bool, pair: tuple[str, str], margin: float | None) -> None:
+    from bench import compare
+    from bench.store import Store
+
+    chosen = compare.MARGIN if margin is None else margin
+    found = compare.compare(Store(results).results(), *pair, margin=chosen, results=results)
+    click.echo(compare.to_json(found) if as_json else compare.to_console(found, width()), nl=False)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench import registry
 from bench.cli._main import main
 from bench.cli._options import json_option
+
+if TYPE_CHECKING:
+    from bench.papers import Paper
 
 LISTED = ("methods", "baselines", "balancers", "datasets", "suites", "papers")
 
@@ -21,7 +24,7 @@ def list_(kind: str | None, as_json: bool) -> None:
     """What is there: methods, baselines, balancers, datasets, suites, papers (all of them without an argument).
 
     `bench list datasets` also tells size, tasks and licence, and whether a data set is prepared, can be fetched, or
-    needs files and which.
+    needs files and which; `bench list papers` the data sets and figures of each table.
     """
     found = {k: _listing(k, details=kind is not None) for k in ([kind] if kind else LISTED)}
     if as_json:
@@ -33,7 +36,7 @@ def list_(kind: str | None, as_json: bool) -> None:
         width = max((len(r["name"]) for r in rows), default=0)
         for row in rows:
             click.echo(f"  {row['name']:<{width}}  {row['about']}")
-            for line in _details(row) if kind == "datasets" else ():
+            for line in DETAILS[kind](row) if kind in DETAILS else ():
                 click.echo(f"  {'':<{width}}  {line}")
         if not rows:
             click.echo("  none yet")
@@ -46,6 +49,14 @@ def _details(row: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _figures(row: dict[str, Any]) -> list[str]:
+    data = ", ".join(row["datasets"]) or "no data set of ours"
+    return [f"{data}; {row['cells']} figures in {row['rows']} rows, {row['here']} of them with a method here"]
+
+
+DETAILS = {"datasets": _details, "papers": _figures}
+
+
 def _listing(kind: str, details: bool) -> list[dict[str, Any]]:
     if kind == "datasets" and details:
         from bench import catalogue
@@ -56,6 +67,18 @@ def _listing(kind: str, details: bool) -> list[dict[str, Any]]:
 
         return [{"name": name, "about": suites.load(name).about} for name in suites.paths()]
     if kind == "papers":
-        folder = registry.ROOT / "bench" / "papers"
-        return [{"name": p.stem, "about": ""} for p in sorted(folder.glob("*.yaml"))]
+        from bench import papers
+
+        return [_table(papers.load(name)) for name in papers.paths()]
     return [{"name": e.name, "about": e.summary} for e in registry.entries(kind).values()]
+
+
+def _table(paper: Paper) -> dict[str, Any]:
+    return {
+        "name": paper.name,
+        "about": paper.title,
+        "datasets": list(dict.fromkeys(part.dataset for part in paper.parts.values())),
+        "cells": paper.cells,
+        "rows": len(paper.rows),
+        "here": sum(bool(row.method) for row in paper.rows),
+    }

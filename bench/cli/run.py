@@ -176,7 +176,7 @@ def _profile(specs: list[Spec], store: Store, device: torch.device, raw: Path | 
 
 def _fail_on(records: list[dict[str, Any]]) -> None:
     """Exit code 1, with a line for each, if a run ended without a result that it should have had."""
-    from bench.leaderboard import run_names
+    from bench.labels import run_names
 
     names = run_names([r["spec"] for r in records])
     bad = [(name, r) for name, r in zip(names, records, strict=True) if r["status"] not in ("ok", "declined")]

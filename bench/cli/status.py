@@ -30,7 +30,7 @@ def status(tuned: bool, results: Path, as_json: bool, **plan: Any) -> None:
     """
     from tabulate import tabulate
 
-    from bench.leaderboard import run_names
+    from bench.labels import run_names
     from bench.store import Store
 
     store, planned = Store(results), any(plan.values())

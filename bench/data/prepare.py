@@ -21,7 +21,7 @@ from bench import api, config, registry
 from bench.api import Dataset, Field, Items, Schema, Task
 from bench.data import cache, encode, source, split
 from bench.data.tensors import Split
-from bench.errors import BenchError
+from bench.errors import BenchError, unknown
 from bench.spec import canonical, digest
 
 Report = Callable[[str], None]
@@ -45,15 +45,23 @@ def make(name: str, given: Mapping[str, Any]) -> tuple[Dataset, dict[str, Any]]:
     """A data set and its resolved knobs. Raises BenchError for unknown names and bad knobs.
 
     Beside the data set's own knobs, ``domains`` = {"train": [...], "test": [...]} trains and selects on some values of
-    its ``domain_field`` and tests on others.
+    its ``domain_field`` and tests on others; ``tasks`` = ["click", ...] leaves out all others.
     """
     cls = registry.load_dataset(name)
-    knobs = config.apply(config.settings(cls), {key: value for key, value in given.items() if key != "domains"})
+    own = {key: value for key, value in given.items() if key not in ("domains", "tasks")}
+    knobs = config.apply(config.settings(cls), own)
     dataset = cls(**knobs)
     if given.get("domains") is not None:
         if not dataset.domain_field:
             raise BenchError(f"data set '{name}' has no domains (no device, country or tab); leave --domains out")
         knobs["domains"] = dataset.domains = given["domains"]
+    if given.get("tasks") is not None:
+        wanted = given["tasks"]
+        if not isinstance(wanted, list) or not wanted or not all(isinstance(task, str) for task in wanted):
+            raise BenchError(
+                f'knob \'tasks\' must be a list of names such as ["click", "rec"], got {json.dumps(wanted)}'
+            )
+        knobs["tasks"] = sorted(set(wanted))
     return dataset, knobs
 
 
@@ -86,12 +94,23 @@ def _prepared(dataset: Dataset, name: str, knobs: dict[str, Any], folder: Path |
         dataset.report_share = lambda share: report(f"preparing {name}: building tables, {share:.0%} done")
         with cache.new_folder(target) as made:
             tables = _built(dataset, name, raw)
+            if "tasks" in knobs:
+                dataset.tasks = _only(dataset.tasks, knobs["tasks"])
             rows = tables.rows.height
             report(f"preparing {name}: encoding {rows:,} rows in {tables.groups.height:,} groups")
             _write(dataset, name, knobs, made_of, tables, made)
         seconds = time.perf_counter() - start
         report(f"prepared {name}: {rows:,} rows in {seconds:.1f} s, {rows / seconds:,.0f} rows/s")
     return target
+
+
+def _only(tasks: tuple[Task, ...], wanted: list[str]) -> tuple[Task, ...]:
+    """The wanted tasks in the data set's order. Raises BenchError for one that it does not have."""
+    known = [task.name for task in tasks]
+    for name in wanted:
+        if name not in known:
+            raise unknown("task", name, known)
+    return tuple(task for task in tasks if task.name in wanted)
 
 
 def _space(name: str, raw: Mapping[str, Path], target: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -68,7 +69,7 @@ class MovieLens(Thinned, MovieLens100K):
         """The genres in the order that decides which of a film's is its first."""
         return GENRES[1:] if self.variant == "1m" else (*GENRES, "IMAX")
 
-    @property
+    @cached_property
     def tasks(self) -> tuple[Task, ...]:  # type: ignore[override]
         """As in MovieLens-100K, over the variant's own genres."""
         return (

@@ -20,7 +20,7 @@ from bench.explain.attribute import CHANGED, Masked, deletion, integrated_gradie
 from bench.explain.outputs import consistency, transparent
 from bench.explain.watch import Watch, watched
 from bench.nn import Gate
-from bench.run import Report, trained
+from bench.run import Report, Seen, trained
 from bench.score import score
 from bench.spec import Spec, derive_seed
 from bench.train import Diverged, evaluate
@@ -43,7 +43,7 @@ def explain(
         raise BenchError(f"method '{spec.method}' cannot work on '{spec.dataset}': {reason}")
     watch = Watch()
     try:
-        method, _ = trained(spec, data, device, report, partial(watched, watch=watch))
+        method, _ = trained(spec, Seen.of(data), device, report, partial(watched, watch=watch))
         report("explaining predictions on the validation part")
         found = on_validation(method, data.train, data.valid, spec.seed)
     except Diverged as error:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench import machine
 from bench.data import cache
 from bench.data.tensors import Split
 from bench.errors import BenchError, unknown
@@ -92,7 +93,7 @@ def pretrain(
     texts = sorted(set(texts) - {""})
     if len(texts) < 2:
         raise BenchError(f"pretraining needs at least two different texts that are not empty, got {len(texts)}")
-    torch.use_deterministic_algorithms(True)
+    machine.set_up()
     device = torch.device(device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), cache.new_folder(folder) as made:
         torch.manual_seed(seed)
