@@ -110,9 +110,9 @@ def _changes(*columns: Array) -> Array:
 
 
 def _sorted(values: Array) -> Array:
-    import polars as pl  # here, so that the leaderboard need not wait for it
+    from polars import Series  # what only asks for a metric's name does without
 
-    return pl.Series(values).sort(multithreaded=False).to_numpy()  # np.sort is as fast on some processors only
+    return Series(values).sort(multithreaded=False).to_numpy()  # np.sort is as fast on some processors only
 
 
 def _columns(value: Array, score: Array, group: Array | None) -> tuple[Array, Array, Array]:
