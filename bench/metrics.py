@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
@@ -111,7 +110,9 @@ def _changes(*columns: Array) -> Array:
 
 
 def _sorted(values: Array) -> Array:
-    return pl.Series(values).sort(multithreaded=False).to_numpy()  # np.sort is as fast on some processors only
+    from polars import Series  # what only asks for a metric's name does without
+
+    return Series(values).sort(multithreaded=False).to_numpy()  # np.sort is as fast on some processors only
 
 
 def _columns(value: Array, score: Array, group: Array | None) -> tuple[Array, Array, Array]:
