@@ -16,6 +16,7 @@ from tabulate import tabulate
 from bench.bootstrap import Interval, user_bootstrap
 from bench.columns import larger
 from bench.errors import BenchError, unknown
+from bench.filters import EVERYTHING, Filter
 from bench.metrics import METRICS
 from bench.rows import MEAN, Rows, Selector, chance, comparable, skills, slope, trials, values
 from bench.runs import Entry, Record, Task
@@ -65,16 +66,22 @@ class Comparison:
 
 
 def compare(
-    records: Iterable[Record], a: str, b: str, *, margin: float = MARGIN, results: Path | None = None
+    records: Iterable[Record],
+    a: str,
+    b: str,
+    *,
+    margin: float = MARGIN,
+    results: Path | None = None,
+    part: Filter = EVERYTHING,
 ) -> Comparison:
     """Head to head of two rows wherever both are. ``margin``: differences in skill that do not matter. ``results``: the
-    folder with the predictions.
+    folder with the predictions. ``part``: of the records.
 
     Raises BenchError if a name means no row, several rows, or both the same one, or if the rows share no seed.
     """
     if not margin > 0:
         raise BenchError(f"--margin {margin:g}: give a positive difference in skill, such as {MARGIN}")
-    all_groups, wanted = comparable(records), (Selector.of(a), Selector.of(b))
+    all_groups, wanted = comparable(records, part), (Selector.of(a), Selector.of(b))
     names = [entry.label for group in all_groups for entry in group.entries]
     lines: list[Line] = []
     notes = []

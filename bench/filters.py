@@ -75,6 +75,9 @@ class Filter:
         return _fits(line.method, self.methods) and self.family in (None, family) and self.text in (None, text)
 
 
+EVERYTHING = Filter()
+
+
 def _fits(name: str, patterns: Collection[str]) -> bool:
     return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from bench.columns import BASELINE, YARDSTICKS, Comparison, task_column
-from bench.filters import Filter
+from bench.filters import EVERYTHING, Filter
 from bench.labels import listed, named
 from bench.over_tasks import LEGEND, over_tasks
 from bench.overall import LEGEND as OVERALL
@@ -23,7 +23,6 @@ __all__ = [
     "BASELINE", "COSTS", "DASH", "TABLE_KEYS", "Board", "Cell", "Failure", "Record", "Row", "Table", "board", "short"
 ]  # fmt: skip
 
-EVERYTHING = Filter()
 SLICES = {
     "cold_item": ("cold items", "whose item was never seen in training"),
     "cold_user": ("cold users", "whose user was never seen in training"),

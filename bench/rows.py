@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from bench.errors import BenchError
+from bench.filters import EVERYTHING, Filter
 from bench.labels import listed
 from bench.metrics import skill
 from bench.runs import Entry, Record, Task, grouped
@@ -76,9 +77,10 @@ class Rows:
         return {**self.about, "method": entry.method, "config": settings, "seed": 0}
 
 
-def comparable(records: Iterable[Record]) -> list[Rows]:
-    """The final records of the clean protocols, rows that may be compared together. Raises BenchError if none is."""
-    groups = grouped(records)
+def comparable(records: Iterable[Record], wanted: Filter = EVERYTHING) -> list[Rows]:
+    """The final records that pass, of the clean protocols if none is named, rows that may be compared together. Raises
+    BenchError if none is left."""
+    groups = wanted.chosen(grouped(records))
     keys = [group.key for group in groups]
     return [
         Rows(

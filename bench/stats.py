@@ -108,9 +108,11 @@ def _quantile(confidence: float, freedom: int) -> float:
 
 
 def _differences(values_a: Sequence[float], values_b: Sequence[float]) -> list[float]:
-    """a - b of each pair, 0 where they are equal but for rounding: that would be a difference without any spread."""
-    pairs = zip(values_a, values_b, strict=True)
-    return [0.0 if math.isclose(a, b, rel_tol=1e-12) else a - b for a, b in pairs]
+    """a - b of each pair; 0 if all pairs are equal but for rounding, which would be a difference without any spread."""
+    pairs = list(zip(values_a, values_b, strict=True))
+    if all(math.isclose(a, b, rel_tol=1e-12) for a, b in pairs):
+        return [0.0] * len(pairs)
+    return [a - b for a, b in pairs]
 
 
 def paired(values_a: Sequence[float], values_b: Sequence[float], confidence: float = 0.95) -> Difference:

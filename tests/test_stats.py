@@ -407,3 +407,8 @@ def test_import_leaves_the_slow_libraries_out() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_values_equal_but_for_rounding_do_not_differ() -> None:
+    found = paired([0.1 + 0.2] * 3, [0.3] * 3)
+    assert (found.mean, found.p, found.significant) == (0.0, 1.0, False)

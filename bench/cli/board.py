@@ -67,11 +67,11 @@ def board(
     if margin is not None and pair is None:
         raise BenchError("--margin goes with --compare A B")
     if pair is not None:
-        if str(wanted) or output or form not in ("console", "json") or html or figures or check:
+        if output or form not in ("console", "json") or html or figures or check:
             raise BenchError(
-                "--compare compares two rows wherever both are; give it --results, --margin or --json alone"
+                "--compare is only printed, as text or with --json; leave --output, --html and the like out"
             )
-        _compare(results, form == "json", pair, margin)
+        _compare(results, form == "json", pair, margin, wanted)
         return
     if check and (str(wanted) or output or form != "console"):
         raise BenchError("--check compares the whole leaderboard; give it no filter, --format or --output")
@@ -117,10 +117,10 @@ def _budget(pairs: tuple[str, ...]) -> dict[str, int]:
     return found
 
 
-def _compare(results: Path, as_json: bool, pair: tuple[str, str], margin: float | None) -> None:
+def _compare(results: Path, as_json: bool, pair: tuple[str, str], margin: float | None, part: Filter) -> None:
     from bench import compare
     from bench.store import Store
 
     chosen = compare.MARGIN if margin is None else margin
-    found = compare.compare(Store(results).results(), *pair, margin=chosen, results=results)
+    found = compare.compare(Store(results).results(), *pair, margin=chosen, results=results, part=part)
     click.echo(compare.to_json(found) if as_json else compare.to_console(found, width()), nl=False)
