@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import registry
-from bench.columns import BASELINE
 from bench.errors import BenchError
 from bench.labels import listed
-from bench.runs import Group, Line
+
+if TYPE_CHECKING:
+    from bench.runs import Group, Line
 
 FAMILIES = ("baselines", "methods", "references")
 CLEAN = "clean-*"
@@ -51,6 +52,8 @@ class Filter:
 
         Raises BenchError, with what there is, if nothing passes.
         """
+        from bench.columns import BASELINE  # here, for `bench --help` names the families and must not wait for SciPy
+
         clean = [group for group in groups if fnmatchcase(group.key["protocol"], self.protocol or CLEAN)]
         families = {line.method: _family(line) for group in groups for line in group.lines.values()}
         found = []
