@@ -15,6 +15,7 @@ from bench.stats import Difference, holm, mean_interval, paired
 from bench.tables import Cell, Kind, Row, short
 
 BASELINE = "single_task"
+MEAN = "mean skill"
 YARDSTICKS: tuple[Kind, ...] = ("oracle", "chance")  # properties of the data, not runs
 ORDER: tuple[Kind, ...] = ("oracle", "competitor", "reference", "chance")
 ALPHA = 0.05
@@ -49,8 +50,7 @@ def task_column(task: Task, part: str) -> Column:
     """The values of a task on a part of the test rows."""
 
     def find(entry: Entry) -> Series:
-        values = {seed: run.parts.get(part, {}).get(task) for seed, run in entry.runs.items()}
-        return {seed: value for seed, value in values.items() if value is not None}
+        return entry.values(part).get(task, {})
 
     return Column(f"{task.name} {task.metric} {'↑' if larger(task) else '↓'}", larger(task), find)
 
@@ -59,11 +59,10 @@ def skill_column(task: Task) -> Column:
     """(value - chance) / (perfect - chance) on the test rows."""
 
     def find(entry: Entry) -> Series:
-        values = {seed: (run.parts.get("test", {}).get(task), run.chance(task)) for seed, run in entry.runs.items()}
         return {
             seed: skill(task.metric, value, chance)
-            for seed, (value, chance) in values.items()
-            if value is not None and chance is not None
+            for seed, value in entry.values("test").get(task, {}).items()
+            if (chance := entry.runs[seed].chance(task)) is not None
         }
 
     return Column(task.name, True, find)
@@ -74,9 +73,9 @@ def mean_column(columns: Sequence[Column]) -> Column:
 
     def find(entry: Entry) -> Series:
         series = [column.series(entry) for column in columns]
-        return {s: fmean(v[s] for v in series) for s in entry.runs if series and all(s in v for v in series)}
+        return {s: fmean([v[s] for v in series]) for s in shared(series)}
 
-    return Column("mean skill", True, find)
+    return Column(MEAN, True, find)
 
 
 @dataclass(frozen=True)
@@ -135,11 +134,14 @@ class Comparison:
 
     def rows(self, *columns: Sequence[Cell]) -> tuple[Row, ...]:
         """A row for each entry from the cells of each column."""
-        rows = []
-        for entry, *cells in zip(self.entries, *columns, strict=True):
-            keys = {run.seed: run.key for run in (*entry.runs.values(), *entry.failed)}
-            rows.append(Row(entry.label, entry.kind, entry.config, keys, (Cell(entry.label), *cells)))
-        return tuple(rows)
+        return tuple(
+            Row(entry.label, entry.kind, entry.config, keys, (Cell(entry.label), *cells))
+            for entry, keys, *cells in zip(self.entries, self._keys, *columns, strict=True)
+        )
+
+    @cached_property
+    def _keys(self) -> list[dict[int, str]]:
+        return [{run.seed: run.key for run in (*entry.runs.values(), *entry.failed)} for entry in self.entries]
 
 
 def _yardsticks(measured: Sequence[Run]) -> list[Entry]:
@@ -150,6 +152,11 @@ def _yardsticks(measured: Sequence[Run]) -> list[Entry]:
 
 def _as_run(run: Run, parts: Mapping[str, Any]) -> Run:
     return Run(run.key, run.seed, run.status, None, run.tasks, parts, run.references, {})
+
+
+def shared(series: Sequence[Series]) -> list[int]:
+    """The seeds that all have, in the order of the first."""
+    return [seed for seed in series[0] if all([seed in other for other in series])] if series else []
 
 
 def common(a: Series, b: Series) -> Difference | None:

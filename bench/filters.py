@@ -48,30 +48,33 @@ class Filter:
         return "; ".join(f"{name} {word}" for name, word in words.items() if word)
 
     def chosen(self, groups: Sequence[Group]) -> list[Group]:
-        """The groups, rows and tasks that pass. Rows of the baseline stay in their groups, to compare with.
-
-        Raises BenchError, with what there is, if nothing passes.
-        """
-        from bench.columns import BASELINE  # here, for `bench --help` names the families and must not wait for SciPy
-
-        clean = [group for group in groups if fnmatchcase(group.key["protocol"], self.protocol or CLEAN)]
-        families = {line.method: _family(line) for group in groups for line in group.lines.values()}
-        found = []
-        for group in clean:
-            rows = {key for key, line in group.lines.items() if self._takes(line, families[line.method])}
-            tasks = [task.name for run in group.runs for task in run.tasks if _fits(task.name, self.tasks)]
-            if rows and self._of(group) and (tasks or not self.tasks):
-                kept = {k: line for k, line in group.lines.items() if k in rows or line.method == BASELINE}
-                found.append(replace(group, lines=kept, only=tuple(self.tasks)))
-        if not clean and not self.protocol:
+        """What passes. Raises BenchError, with what there is, if nothing does."""
+        found = self.passing(groups)
+        if found:
+            return found
+        if not self.protocol and not any(fnmatchcase(group.key["protocol"], CLEAN) for group in groups):
             others = f" ({', '.join(sorted({group.key['protocol'] for group in groups}))} only)" if groups else ""
             raise BenchError(f"no final records of a clean protocol{others}; run `bench run --suite quick` first")
-        if not found:
-            raise BenchError(f"no result fits {self}; there are {_there(groups, families.values())}")
+        raise BenchError(f"no result fits {self}; there are {_there(groups)}")
+
+    def passing(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups, rows and tasks that pass. Rows of the baseline stay in their groups, to compare with."""
+        from bench.columns import BASELINE  # here, for `bench --help` names the families and must not wait for SciPy
+
+        found = []
+        for group in groups:
+            families = _families([group])
+            rows = {key for key, line in group.lines.items() if self._takes(line, families[line.method])}
+            tasks = not self.tasks or any(_fits(task.name, self.tasks) for task in group.tasks)
+            if rows and tasks and self._of(group):
+                kept = {k: line for k, line in group.lines.items() if k in rows or line.method == BASELINE}
+                found.append(replace(group, lines=kept, only=tuple(self.tasks)))
         return found
 
     def _of(self, group: Group) -> bool:
-        return _fits(group.key["dataset"], self.datasets) and self.budget.items() <= group.key["budget"].items()
+        key = group.key
+        clean = fnmatchcase(key["protocol"], self.protocol or CLEAN)
+        return clean and _fits(key["dataset"], self.datasets) and self.budget.items() <= key["budget"].items()
 
     def _takes(self, line: Line, family: str) -> bool:
         text = line.choices["lm"] is not None
@@ -85,17 +88,21 @@ def _fits(name: str, patterns: Collection[str]) -> bool:
     return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _family(line: Line) -> str:
-    if line.reference:
-        return "references"
-    return "baselines" if line.method in registry.entries("baselines") else "methods"
+def _families(groups: Iterable[Group]) -> dict[str, str]:
+    """Of each method."""
+    baselines = registry.entries("baselines")
+    return {
+        line.method: "references" if line.reference else "baselines" if line.method in baselines else "methods"
+        for group in groups
+        for line in group.lines.values()
+    }
 
 
-def _there(groups: Sequence[Group], families: Iterable[str]) -> str:
+def _there(groups: Sequence[Group]) -> str:
     facts = {
         "data sets": {group.key["dataset"] for group in groups},
         "methods": {line.method for group in groups for line in group.lines.values()},
-        "families": set(families),
+        "families": set(_families(groups).values()),
         "budgets": {listed(group.key["budget"]) for group in groups},
         "protocols": {group.key["protocol"] for group in groups},
         "tasks": {task.name for group in groups for run in group.runs for task in run.tasks},

@@ -6,7 +6,10 @@ method and configuration. What is undefined stays a dash: nothing is imputed, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from bench.columns import BASELINE, YARDSTICKS, Comparison, task_column
@@ -14,15 +17,18 @@ from bench.filters import EVERYTHING, Filter
 from bench.labels import listed, named
 from bench.over_tasks import LEGEND, over_tasks
 from bench.overall import LEGEND as OVERALL
-from bench.overall import overall
-from bench.runs import TABLE_KEYS, Entry, Group, Record, grouped
+from bench.overall import Part, overall
+from bench.runs import TABLE_KEYS, Entry, Group, Record, grouped, uncollected
+from bench.spec import canonical
 from bench.stats import min_seeds_wilcoxon
+from bench.store import Store
 from bench.tables import COSTS, DASH, Board, Cell, Failure, Row, Table, short
 
 __all__ = [
-    "BASELINE", "COSTS", "DASH", "TABLE_KEYS", "Board", "Cell", "Failure", "Record", "Row", "Table", "board", "short"
+    "BASELINE", "COSTS", "DASH", "TABLE_KEYS", "Board", "Cell", "Failure", "Record", "Row", "Table", "board", "short", "stored"
 ]  # fmt: skip
 
+MANY = 10_000  # records: fewer are read sooner than a process starts
 SLICES = {
     "cold_item": ("cold items", "whose item was never seen in training"),
     "cold_user": ("cold users", "whose user was never seen in training"),
@@ -34,16 +40,55 @@ def board(records: Iterable[Record], wanted: Filter = EVERYTHING) -> Board:
 
     Raises BenchError if there are none, if two records of one spec disagree, or if a metric is unknown.
     """
-    return of_groups(grouped(records), wanted)
+    return _whole(_parts(wanted.chosen(grouped(records))), wanted)
 
 
-def of_groups(found: Sequence[Group], wanted: Filter = EVERYTHING) -> Board:
-    """The leaderboard of records that have been read already (``bench.runs.stored``)."""
-    groups = wanted.chosen(found)
+def stored(results: Path, wanted: Filter = EVERYTHING) -> Board:
+    """The leaderboard of a results folder; of many records another process makes the tables of half of the data sets.
+
+    Raises BenchError as ``board`` does, and if a file is no record.
+    """
+    store = Store(results)
+    mine, others = _halves(store.sizes())
+    with uncollected():
+        if others:
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                half = pool.submit(_half, store, others, wanted)
+                (parts, names), (more, different) = _half(store, mine, wanted), half.result()
+            if (parts or more) and not names & different:  # each record in its data set's folder
+                return _whole(sorted(parts + more, key=lambda part: canonical(part.table.dataset)), wanted)
+        return board(store.results(), wanted)
+
+
+def _halves(sizes: dict[str, int]) -> tuple[list[str], list[str]]:
+    """The data sets in two halves of about as many records; the second is empty where these are few."""
+    halves: tuple[list[str], list[str]] = ([], [])
+    ahead = 0
+    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        halves[ahead > 0].append(name)
+        ahead += -sizes[name] if ahead > 0 else sizes[name]
+    return halves if sum(sizes.values()) >= MANY else (list(sizes), [])
+
+
+def _half(store: Store, datasets: Collection[str], wanted: Filter) -> tuple[list[Part], set[str]]:
+    """The tables of some data sets, and the data sets that their records name."""
+    with uncollected():
+        groups = grouped(store.results(datasets))
+        return _parts(wanted.passing(groups)), {group.key["dataset"] for group in groups}
+
+
+def _parts(groups: Sequence[Group]) -> list[Part]:
     titles = _titles([group.key for group in groups])
-    compared = [Comparison.of(group) for group in groups]
-    tables = tuple(_table(c, title, groups) for c, title in zip(compared, titles, strict=True))
-    across = tuple(overall(list(zip(titles, compared, strict=True))))
+    return [_part(Comparison.of(group), title, groups) for group, title in zip(groups, titles, strict=True)]
+
+
+def _part(compared: Comparison, title: str, groups: Sequence[Group]) -> Part:
+    skills = {e.label: [list(column.series(e).values()) for column in compared.skills] for e in compared.entries}
+    return Part(compared.group.key["protocol"], _table(compared, title, groups), skills)
+
+
+def _whole(parts: Sequence[Part], wanted: Filter) -> Board:
+    tables, across = tuple(part.table for part in parts), tuple(overall(parts))
     return Board(tables, across, _legend(tables, across, str(wanted)))
 
 

@@ -7,9 +7,9 @@ from statistics import fmean
 
 import scipy  # loads its parts when they are first used
 
-from bench.columns import BASELINE, YARDSTICKS, Comparison, common, larger
+from bench.columns import BASELINE, YARDSTICKS, Comparison, common, larger, shared
 from bench.gains import delta_m, oracle_share
-from bench.runs import Entry, Run, Task
+from bench.runs import Entry, Task
 from bench.stats import mean_interval
 from bench.tables import Cell, Table, short
 
@@ -44,7 +44,7 @@ def over_tasks(compared: Comparison, title: str, cells: Cells) -> Table | None:
         base = compared.baseline
         rows = [None if e is base or e.kind in YARDSTICKS else e for e in compared.entries]
         columns = {
-            DELTA: [_delta(compared, entry, base) if entry else BLANK for entry in rows],
+            DELTA: [_delta(compared, i, cells) if entry else BLANK for i, entry in enumerate(rows)],
             WORST: [_worst(compared, entry, base) if entry else BLANK for entry in rows],
             WORSE: [_worse(compared, i, cells) if entry else BLANK for i, entry in enumerate(rows)],
         }
@@ -56,15 +56,15 @@ def over_tasks(compared: Comparison, title: str, cells: Cells) -> Table | None:
     return Table(compared.group.key["dataset"], title, "", ("method", *shown), own) if own else None
 
 
-def _delta(compared: Comparison, entry: Entry, base: Entry) -> Cell:
-    up = {f"{task.name} {task.metric}": larger(task) for task in compared.tasks}
+def _delta(compared: Comparison, row: int, cells: Cells) -> Cell:
+    up = {f"{task.name} {task.metric}": larger(task) for task in cells}
+    own, base = ([column[i].seeds for column in cells.values()] for i in (row, _base(compared)))
 
-    def tests(run: Run) -> dict[str, float]:
-        return {f"{task.name} {task.metric}": value for task, value in run.parts["test"].items()}
+    def at(seed: int, series: Sequence[Mapping[int, float]]) -> dict[str, float]:
+        return {name: values[seed] for name, values in zip(up, series, strict=True)}
 
-    pairs = {seed: (tests(run), tests(base.runs[seed])) for seed, run in entry.runs.items() if seed in base.runs}
-    whole = {seed: pair for seed, pair in pairs.items() if pair[0].keys() == pair[1].keys() == up.keys()}
-    values = {seed: value for seed, pair in whole.items() if (value := delta_m(*pair, up)) is not None}
+    found = {seed: delta_m(at(seed, own), at(seed, base), up) for seed in shared([*own, *base])}
+    values = {seed: value for seed, value in found.items() if value is not None}
     if not values:
         return Cell()
     centre, half = mean_interval(list(values.values()))
@@ -82,7 +82,7 @@ def _worst(compared: Comparison, entry: Entry, base: Entry) -> Cell:
 
 def _worse(compared: Comparison, row: int, cells: Cells) -> Cell:
     """Negative transfer: the share of (task, seed) pairs that lose."""
-    at = next(i for i, entry in enumerate(compared.entries) if entry is compared.baseline)
+    at = _base(compared)
     losses: list[bool] = []
     stars = 0
     for task, column in cells.items():
@@ -92,6 +92,10 @@ def _worse(compared: Comparison, row: int, cells: Cells) -> Cell:
     if not losses:
         return Cell()
     return Cell(f"{sum(losses)}/{len(losses)}" + (f" ({stars})" if stars else ""), sum(losses) / len(losses))
+
+
+def _base(compared: Comparison) -> int:
+    return next(i for i, entry in enumerate(compared.entries) if entry is compared.baseline)
 
 
 def _ranks(compared: Comparison, cells: Cells) -> list[Cell]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.bootstrap import iqm
-from bench.columns import BASELINE, YARDSTICKS, Comparison
+from bench.columns import BASELINE, MEAN, YARDSTICKS
 from bench.labels import named
-from bench.runs import Entry
 from bench.stats import friedman
 from bench.tables import Cell, Row, Table, short
 
-Titled = tuple[str, Comparison]  # of one data set, with the title of its table
 Strata = list[list[float]]  # skills of the seeds, for each data set and task
 
 IQM, RANK = "IQM of skills", "mean rank"
@@ -28,30 +27,43 @@ LEGEND = (
 )
 
 
-def overall(compared: Sequence[Titled]) -> Iterator[Table]:
+@dataclass(frozen=True)
+class Part:
+    """A table of one data set, and what its rows bring to the table over data sets: skills by label."""
+
+    protocol: str
+    table: Table
+    skills: Mapping[str, Strata]
+
+
+def overall(parts: Sequence[Part]) -> Iterator[Table]:
     """A table for each protocol that has several data sets; of the tables of one data set that with the most rows
     counts."""
-    protocols: dict[str, dict[str, Titled]] = {}
-    for title, comparison in compared:
-        known = protocols.setdefault(comparison.group.key["protocol"], {})
-        kept = known.setdefault(comparison.group.key["dataset"], (title, comparison))
-        if len(comparison.entries) > len(kept[1].entries):
-            known[comparison.group.key["dataset"]] = title, comparison
+    protocols: dict[str, dict[str, Part]] = {}
+    for part in parts:
+        known = protocols.setdefault(part.protocol, {})
+        kept = known.setdefault(part.table.dataset, part)
+        if len(part.table.rows) > len(kept.table.rows):
+            known[part.table.dataset] = part
     several = {protocol: list(known.values()) for protocol, known in protocols.items() if len(known) > 1}
     titles = named("Overall", [{"protocol": protocol} for protocol in several])
     for title, some in zip(titles, several.values(), strict=True):
         yield from _table(title, some)
 
 
-def _table(title: str, compared: Sequence[Titled]) -> Iterator[Table]:
-    entries = [{e.label: e for e in c.entries if e.kind not in YARDSTICKS} for _, c in compared]
-    totals = [{e.label: cell for e, cell in zip(c.entries, c.total_cells, strict=True)} for _, c in compared]
+def _table(title: str, parts: Sequence[Part]) -> Iterator[Table]:
+    tables = [part.table for part in parts]
+    entries = [{row.label: row for row in table.rows if row.kind not in YARDSTICKS} for table in tables]
+    totals = [
+        {label: row.cells[table.headers.index(MEAN)] for label, row in own.items()}
+        for table, own in zip(tables, entries, strict=True)
+    ]
     labels = [
         label for label in entries[0] if all(label in total and total[label].value is not None for total in totals)
     ]
     if not labels:
         return
-    strata = {label: _strata(label, compared, entries) for label in labels}
+    strata = {label: [values for part in parts for values in part.skills[label]] for label in labels}
     kinds = {label: entries[0][label].kind for label in labels}
     middles = _middles(strata)
     ranks, notes = _ranks({label: strata[label] for label in labels if kinds[label] == "competitor"})
@@ -62,8 +74,8 @@ def _table(title: str, compared: Sequence[Titled]) -> Iterator[Table]:
     yield Table(
         "",
         title,
-        f"{len(compared)} data sets, {len(strata[labels[0]])} pairs of data set and task.",
-        ("method", *(name for name, _ in compared), IQM, RANK),
+        f"{len(parts)} data sets, {len(strata[labels[0]])} pairs of data set and task.",
+        ("method", *(table.title for table in tables), IQM, RANK),
         tuple(
             Row(
                 label,
@@ -76,14 +88,6 @@ def _table(title: str, compared: Sequence[Titled]) -> Iterator[Table]:
         ),
         tuple(notes),
     )
-
-
-def _strata(label: str, compared: Sequence[Titled], entries: Sequence[Mapping[str, Entry]]) -> Strata:
-    return [
-        list(column.series(own[label]).values())
-        for own, (_, comparison) in zip(entries, compared, strict=True)
-        for column in comparison.skills
-    ]
 
 
 def _difference(cell: Cell) -> Cell:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
+from bench.columns import MEAN, shared
 from bench.errors import BenchError
 from bench.filters import EVERYTHING, Filter
 from bench.labels import listed
 from bench.metrics import skill
 from bench.runs import Entry, Record, Task, grouped
 
-MEAN = "mean skill"
 _NAMED = re.compile(r"(?P<method>\w+)(?P<tuned>, tuned)?(?: \((?P<settings>.+)\))?", re.ASCII)
 
 
@@ -112,8 +112,7 @@ def trials(entry: Entry) -> int:
 
 def values(entry: Entry, task: Task, part: str = "test") -> dict[int, float]:
     """The task's primary metric by seed, on the test part or on a slice of it."""
-    found = {seed: run.parts.get(part, {}).get(task) for seed, run in entry.runs.items()}
-    return {seed: value for seed, value in found.items() if value is not None}
+    return dict(entry.values(part).get(task, {}))
 
 
 def chance(entry: Entry, task: Task, part: str = "test") -> float | None:
@@ -130,8 +129,7 @@ def skills(entry: Entry, tasks: Sequence[Task], part: str = "test") -> dict[int,
         for task in tasks
         if (base := chance(entry, task, part)) is not None
     ]
-    common = [seed for seed in parts[0] if all(seed in other for other in parts)] if parts else []
-    return {seed: mean(other[seed] for other in parts) for seed in common}
+    return {seed: mean(other[seed] for other in parts) for seed in shared(parts)}
 
 
 def slope(task: Task, base: float) -> float:

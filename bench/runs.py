@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.errors import BenchError
 from bench.labels import named
 from bench.spec import canonical
-from bench.store import Store
 from bench.tables import Kind
 
 Record = Mapping[str, Any]
 
 TABLE_KEYS = ("dataset", "dataset_config", "dataset_version", "protocol", "budget")  # with the data hash: one table
-MANY = 10_000  # records: fewer are read sooner than a process starts
 COSTS = ("fit_s", "trained", "tuning_trials", "tuning_s")
 
 
@@ -35,8 +30,7 @@ class Task(NamedTuple):
 Values = dict[Task, float]  # those that are defined
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """One record. parts: values on ``test`` and on each slice, none without a result; references: the same of chance
     and, where known, of the oracle."""
 
@@ -65,6 +59,17 @@ class Entry:
     config: dict[str, Any]
     runs: Mapping[int, Run]
     failed: tuple[Run, ...] = ()
+    known: dict[str, dict[Task, dict[int, float]]] = field(default_factory=dict, compare=False, repr=False)
+
+    def values(self, part: str) -> Mapping[Task, Mapping[int, float]]:
+        """The defined values on a part of the test rows, by task and seed."""
+        found = self.known.get(part)
+        if found is None:  # it is asked for again and again
+            found = self.known[part] = {}
+            for seed, run in self.runs.items():
+                for task, value in run.parts.get(part, {}).items():
+                    found.setdefault(task, {})[seed] = value
+        return found
 
 
 @dataclass
@@ -103,19 +108,6 @@ class Group:
     devices: set[str] = field(default_factory=set)
     only: tuple[str, ...] = ()  # patterns of the tasks that are shown
 
-    def take(self, other: Group) -> None:
-        """Takes in the runs of a group with the same key."""
-        self.rows |= other.rows
-        self.slices |= other.slices
-        self.models |= other.models
-        self.devices |= other.devices
-        for key, line in other.lines.items():
-            own = self.lines.setdefault(key, line)
-            if own is not line:
-                own.reference |= line.reference
-                for run in line.runs.values():
-                    own.add(run)
-
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The tasks of all runs that are shown, in the order of their records."""
@@ -149,30 +141,11 @@ def grouped(records: Iterable[Record]) -> list[Group]:
 
     Raises BenchError if two records of one run disagree.
     """
-    return _ordered(_read(records))
-
-
-def stored(results: Path) -> list[Group]:
-    """The final records of a results folder in groups; where there are many, another process reads half of them.
-
-    Raises BenchError if a file is no record.
-    """
-    store = Store(results)
-    if sum(1 for _, _ in zip(store.paths(), range(MANY), strict=False)) < MANY:
-        return grouped(store.results())
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        half = pool.submit(_half, results, 1)
-        groups = _half(results, 0)
-        for key, other in half.result().items():
-            own = groups.setdefault(key, other)
-            if own is not other:
-                own.take(other)
-    return _ordered(groups)
-
-
-def _half(results: Path, which: int) -> dict[str, Group]:
-    with uncollected():
-        return _read(Store(results).results(slice(which, None, 2)))
+    reader = _Reader()
+    for record in records:
+        if record["role"] == "final":
+            reader.add(record)
+    return [reader.groups[key] for key in sorted(reader.groups)]
 
 
 @contextmanager
@@ -187,30 +160,30 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _read(records: Iterable[Record]) -> dict[str, Group]:
-    reader = _Reader()
-    for record in records:
-        if record["role"] == "final":
-            reader.add(record)
-    return reader.groups
-
-
-def _ordered(groups: Mapping[str, Group]) -> list[Group]:
-    return [groups[key] for key in sorted(groups)]
-
-
 class _Reader:
     """Reads record by record, and keeps once what many have in common."""
 
     def __init__(self) -> None:
         self.groups: dict[str, Group] = {}
+        self.places: dict[tuple[object, ...], tuple[Group, Line, Any]] = {}
         self.texts: dict[int, tuple[Any, str]] = {}
         self.tasks: dict[str, tuple[Task, ...]] = {}
-        self.references: dict[str, Mapping[str, Mapping[str, Values]]] = {}
+        self.references: dict[tuple[str, str], Mapping[str, Mapping[str, Values]]] = {}
 
     def add(self, record: Record) -> None:
-        spec = record["spec"]
-        data = record.get("data") or {}
+        group, line = self.place(record["spec"], record.get("data") or {})
+        line.reference |= bool(record["reference"])
+        group.devices.add((record.get("env") or {}).get("device") or "")
+        run = self.run(record)
+        if run.status == "ok":
+            group.slices |= {name: part["rows"] for name, part in (record["metrics"].get("slices") or {}).items()}
+        line.add(run)
+
+    def place(self, spec: Record, data: Record) -> tuple[Group, Line]:
+        """Where a run belongs; for runs whose specs share all but the seed it is found once."""
+        shared = (*spec, *(id(value) for name, value in spec.items() if name != "seed"), id(data))
+        if shared in self.places:
+            return self.places[shared][:2]
         found = {**{name: spec.get(name) for name in TABLE_KEYS}, "data": data.get("sha256") or "unknown"}
         group = self.groups.setdefault("\t".join(map(self.text, found.values())), Group(found))
         own = [f"{name} {self.text(spec[name])}" for name in sorted(spec) if name not in (*TABLE_KEYS, "seed")]
@@ -218,14 +191,10 @@ class _Reader:
         if not line.choices:
             parts = {f"{part} version": version for part, version in spec.get("parts", {}).items()}
             line.choices |= {**spec["config"], "lm": spec["lm"], "version": spec.get("method_version"), **parts}
-        line.reference |= bool(record["reference"])
         group.rows |= data.get("rows") or {}
         group.models.add(spec["lm"] or "")
-        group.devices.add((record.get("env") or {}).get("device") or "")
-        run = self.run(record)
-        if run.status == "ok":
-            group.slices |= {name: part["rows"] for name, part in (record["metrics"].get("slices") or {}).items()}
-        line.add(run)
+        self.places[shared] = group, line, (spec, data)  # kept: an id is its object's while that lives
+        return group, line
 
     def run(self, record: Record) -> Run:
         text = self.text(record["tasks"])
@@ -233,10 +202,11 @@ class _Reader:
         if tasks is None:
             tasks = self.tasks[text] = tuple(Task(task["name"], task["metric"]) for task in record["tasks"])
         references = record["references"] or {}
-        text += self.text(references)
-        known = self.references.get(text)
+        texts = text, self.text(references)
+        known = self.references.get(texts)
         if known is None:
-            known = self.references[text] = {kind: _parts(part, tasks) for kind, part in references.items() if part}
+            known = self.references[texts] = {kind: _parts(part, tasks) for kind, part in references.items() if part}
+        cost = record.get("cost") or {}
         return Run(
             record["key"],
             record["spec"]["seed"],
@@ -245,7 +215,7 @@ class _Reader:
             tasks,
             _parts(record["metrics"], tasks) if record["status"] == "ok" else {},
             known,
-            {name: value for name in COSTS if (value := (record.get("cost") or {}).get(name)) is not None},
+            {name: value for name in COSTS if (value := cost.get(name)) is not None},
         )
 
     def text(self, value: Any) -> str:

@@ -81,16 +81,19 @@ def sd(values: Sequence[float]) -> float | None:
     """Standard deviation of a sample, with n - 1 in the denominator; None for a single value."""
     if len(values) < 2:
         return None
-    centre = _mean(values)
-    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+    return _spread(values, _mean(values))
+
+
+def _spread(values: Sequence[float], centre: float) -> float:
+    return math.sqrt(math.fsum([(value - centre) ** 2 for value in values]) / (len(values) - 1))
 
 
 def _mean_error(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and its standard error s / sqrt(n)."""
     if not len(values):
         raise ValueError("the mean of no values is undefined")
-    spread = sd(values)
-    return _mean(values), None if spread is None else spread / math.sqrt(len(values))
+    centre = _mean(values)
+    return centre, None if len(values) < 2 else _spread(values, centre) / math.sqrt(len(values))
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None]:

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -100,25 +100,38 @@ class Store:
         for path in self.paths():
             yield _read(path)
 
-    def results(self, part: slice = slice(None)) -> Iterator[dict[str, Any]]:  # noqa: B008 a slice is constant
-        """All records in path order, or those of a part of the folders: with what a leaderboard needs, much faster than
+    def results(self, datasets: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
+        """All records in path order, or those of some data sets: with what a leaderboard needs, much faster than
         ``records``. Without curve, decisions, gates, code, time and validation metrics; what records have in common
         they share, so change none.
 
         Raises BenchError as ``records`` does, and where an entry that is needed is missing.
         """
         shared = _Shared()
-        for path in self.paths(part):
-            try:
-                yield _result(path, shared)
-            except (OSError, ValueError, msgspec.MsgspecError) as error:
-                raise _unreadable(path, error) from error
+        for folder, names in self._folders():
+            for name in names if datasets is None or folder.parent.name in datasets else ():
+                path = f"{folder}/{name}"
+                try:
+                    yield _result(path, name.removesuffix(".json"), shared)
+                except (OSError, ValueError, msgspec.MsgspecError) as error:
+                    raise _unreadable(path, error) from error
 
-    def paths(self, part: slice = slice(None)) -> Iterator[Path]:  # noqa: B008
-        """The files of all records, in order; of a part of the folders of methods."""
-        for folder in sorted(self.root.glob("runs/*/*"))[part]:
+    def sizes(self) -> dict[str, int]:
+        """How many files each data set's folder has."""
+        found: dict[str, int] = {}
+        for folder, names in self._folders():
+            found[folder.parent.name] = found.get(folder.parent.name, 0) + len(names)
+        return found
+
+    def paths(self) -> Iterator[Path]:
+        """The files of all records, in order."""
+        for folder, names in self._folders():
+            yield from (folder / name for name in names)
+
+    def _folders(self) -> Iterator[tuple[Path, list[str]]]:
+        for folder in sorted(self.root.glob("runs/*/*")):
             if folder.is_dir():
-                yield from (folder / name for name in sorted(os.listdir(folder)) if name.endswith(".json"))
+                yield folder, sorted(name for name in os.listdir(folder) if name.endswith(".json"))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -133,11 +146,11 @@ def _read(path: Path) -> dict[str, Any]:
     return record
 
 
-def _unreadable(path: Path, error: Exception) -> BenchError:
+def _unreadable(path: Path | str, error: Exception) -> BenchError:
     return BenchError(f"{path} cannot be read as a record ({error}); move it away and run again")
 
 
-def _foreign(path: Path) -> BenchError:
+def _foreign(path: Path | str) -> BenchError:
     return BenchError(f"{path} is no record of schema {SCHEMA} under its own key; move it away and run again")
 
 
@@ -173,6 +186,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.known: dict[bytes, tuple[Any, str]] = {}
+        self.specs: dict[tuple[object, ...], tuple[dict[str, Any], str, str]] = {}
 
     def __call__(self, raw: msgspec.Raw) -> tuple[Any, str]:
         """The value of a text, and its canonical JSON."""
@@ -183,21 +197,35 @@ class _Shared:
             found = self.known[text] = value, canonical(value)
         return found
 
+    def spec(self, raw: dict[str, msgspec.Raw]) -> tuple[dict[str, Any], str]:
+        """A spec, and its canonical JSON; of specs that differ by seed alone all else is made once."""
+        seed, own = self(raw.pop("seed", NULL))
+        texts = (*raw, *map(bytes, raw.values()))
+        found = self.specs.get(texts)
+        if found is None:
+            parts = {name: self(raw[name]) for name in sorted(raw)}
+            # what ``canonical`` gives; a name that needed more than quotes would not give the key
+            before = "".join(f'"{name}":{text},' for name, (_, text) in parts.items() if name < "seed")
+            after = "".join(f',"{name}":{text}' for name, (_, text) in parts.items() if name > "seed")
+            found = self.specs[texts] = {name: value for name, (value, _) in parts.items()}, before, after
+        rest, before, after = found
+        return rest | {"seed": seed}, f'{{{before}"seed":{own}{after}}}'
 
+
+NULL = msgspec.Raw(b"null")
 DECODER = msgspec.json.Decoder(_Result)
 
 
-def _result(path: Path, shared: _Shared) -> dict[str, Any]:
-    found = DECODER.decode(path.read_bytes())
-    parts = [(name, *shared(raw)) for name, raw in sorted(found.spec.items())]
-    # what ``canonical`` gives for the whole spec; a name that needed more than quotes would not give the key
-    text = ",".join([f'"{name}":{own}' for name, _, own in parts])
-    key = hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:16]
-    if not (found.schema == SCHEMA and found.key == key == path.stem):
+def _result(path: str, stem: str, shared: _Shared) -> dict[str, Any]:
+    with open(path, "rb", buffering=0) as file:
+        found = DECODER.decode(file.read())
+    spec, text = shared.spec(found.spec)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    if not (found.schema == SCHEMA and found.key == key == stem):
         raise _foreign(path)
     return {
         "key": key,
-        "spec": {name: value for name, value, _ in parts},
+        "spec": spec,
         "role": found.role,
         "status": found.status,
         "error": found.error,

@@ -60,7 +60,6 @@ def board(
     from bench import leaderboard, publish, render
     from bench.render_csv import to_csv
     from bench.render_latex import to_latex
-    from bench.runs import stored, uncollected
     from bench.store import write_atomically
 
     wanted = Filter(**only, budget=_budget(budget))  # type: ignore[arg-type]
@@ -75,8 +74,7 @@ def board(
         return
     if check and (str(wanted) or output or form != "console"):
         raise BenchError("--check compares the whole leaderboard; give it no filter, --format or --output")
-    with uncollected():
-        made = leaderboard.of_groups(stored(results), wanted)
+    made = leaderboard.stored(results, wanted)
     path = results / "LEADERBOARD.md"
     files, missing = publish.files(made, results, html, figures, drawn)
     if check:
