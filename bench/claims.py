@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import nctdtr, ndtr, stdtrit
 
+from bench.columns import MEAN
 from bench.declared import Reader, at
 from bench.errors import BenchError, unknown
-from bench.rows import MEAN, Rows, Selector, comparable, skills, trials
+from bench.rows import Rows, Selector, comparable, skills, trials
 from bench.runs import Entry, Record, Task
 from bench.stats import holm, paired, sd, seeds_needed
 

@@ -156,7 +156,7 @@ def _as_run(run: Run, parts: Mapping[str, Any]) -> Run:
 
 def shared(series: Sequence[Series]) -> list[int]:
     """The seeds that all have, in the order of the first."""
-    return [seed for seed in series[0] if all([seed in other for other in series])] if series else []
+    return [seed for seed in series[0] if all(seed in other for other in series)] if series else []
 
 
 def common(a: Series, b: Series) -> Difference | None:

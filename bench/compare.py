@@ -14,11 +14,11 @@ from typing import Any, Literal
 from tabulate import tabulate
 
 from bench.bootstrap import Interval, user_bootstrap
-from bench.columns import larger
+from bench.columns import MEAN, larger
 from bench.errors import BenchError, unknown
 from bench.filters import EVERYTHING, Filter
 from bench.metrics import METRICS
-from bench.rows import MEAN, Rows, Selector, chance, comparable, skills, slope, trials, values
+from bench.rows import Rows, Selector, chance, comparable, skills, slope, trials, values
 from bench.runs import Entry, Record, Task
 from bench.stats import Difference, holm, paired, signed_rank, tost, unsupported
 

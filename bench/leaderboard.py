@@ -25,7 +25,8 @@ from bench.store import Store
 from bench.tables import COSTS, DASH, Board, Cell, Failure, Row, Table, short
 
 __all__ = [
-    "BASELINE", "COSTS", "DASH", "TABLE_KEYS", "Board", "Cell", "Failure", "Record", "Row", "Table", "board", "short", "stored"
+    "BASELINE", "COSTS", "DASH", "TABLE_KEYS", "Board", "Cell", "Failure", "Record", "Row", "Table", "board",
+    "short", "stored",
 ]  # fmt: skip
 
 MANY = 10_000  # records: fewer are read sooner than a process starts

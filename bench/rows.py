@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
-from bench.columns import MEAN, shared
+from bench.columns import shared
 from bench.errors import BenchError
 from bench.filters import EVERYTHING, Filter
 from bench.labels import listed

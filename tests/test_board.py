@@ -16,8 +16,8 @@ from synthetic import made, template, write
 from bench import registry
 from bench.errors import BenchError
 from bench.filters import Filter
-from bench.leaderboard import board
-from bench.runs import grouped, stored
+from bench.leaderboard import board, stored
+from bench.runs import grouped
 from bench.spec import digest
 from bench.stats import tost
 from bench.store import Store
@@ -203,8 +203,14 @@ def test_what_is_read_for_a_leaderboard_gives_the_same_board(tmp_path: Path, mon
         write(tmp_path, record)
     whole = board(Store(tmp_path).records())
     assert board(Store(tmp_path).results()) == whole
-    monkeypatch.setattr("bench.runs.MANY", 10)  # another process reads half
-    assert stored(tmp_path) == grouped(Store(tmp_path).records())
+    assert stored(tmp_path) == whole
+    monkeypatch.setattr("bench.leaderboard.MANY", 10)  # another process makes half of the tables
+    only = Filter(methods=("mmoe",), datasets=("one",))
+    assert stored(tmp_path) == whole and stored(tmp_path, only) == board(FILTERED, only)
+    with pytest.raises(BenchError, match="no result fits data set three"):
+        stored(tmp_path, Filter(datasets=("three",)))
+    (tmp_path / "runs" / "two" / "lora").rename(tmp_path / "runs" / "one" / "moved")  # a table in two halves
+    assert stored(tmp_path) == whole
 
 
 def test_a_changed_record_is_named(tmp_path: Path) -> None:
