@@ -79,7 +79,8 @@ def _packed(value: Array, score: Array, group: Array | None) -> tuple[Array, Arr
     negative &= 0x7FFFFFFF  # in place here and below: fresh memory costs as much as the arithmetic
     code ^= negative  # the bits of a float32 as a number of the same order
     high = whole.max()
-    columns = [_offsets(c) for c in (group, code, high - whole) if c is not None]
+    spare = np.subtract(high, whole)
+    columns = [_offsets(c, out) for c, out in ((group, None), (code, code), (spare, spare)) if c is not None]
     bits = [b for _, b in columns]
     if sum(bits) > 64:
         return None
@@ -87,25 +88,28 @@ def _packed(value: Array, score: Array, group: Array | None) -> tuple[Array, Arr
     for offset, width in columns[1:]:
         key <<= width
         key |= offset
-    key = _sorted(key)
-    first = np.zeros(1, np.int64) if group is None else np.flatnonzero(_changes(key >> bits[-2] + bits[-1])[:-1])
-    new = _changes(key >> bits[-1])
-    spare = key & (1 << bits[-1]) - 1
-    return first, new, np.subtract(high, spare, out=spare)
+    ranked, scratch = _sorted(key), key
+    first = np.zeros(1, np.int64)
+    if group is not None:
+        first = np.flatnonzero(_changes(np.right_shift(ranked, bits[-2] + bits[-1], out=scratch))[:-1])
+    new = _changes(np.right_shift(ranked, bits[-1], out=scratch))
+    np.bitwise_and(ranked, (1 << bits[-1]) - 1, out=scratch)
+    return first, new, np.subtract(high, scratch, out=scratch)
 
 
-def _offsets(whole: Array) -> tuple[Array, int]:
-    """Distances from the least of some whole numbers, and the bits that they take."""
+def _offsets(whole: Array, out: Array | None) -> tuple[Array, int]:
+    """Distances from the least of some whole numbers, and the bits that they take. out: where they may be put."""
     low, high = int(whole.min()), int(whole.max())
-    return (whole - low).view(f"u{whole.itemsize}"), (high - low).bit_length()
+    return np.subtract(whole, low, out=out).view(f"u{whole.itemsize}"), (high - low).bit_length()
 
 
 def _changes(*columns: Array) -> Array:
     """Whether a row differs from the one before it in any column, [N + 1]; the first and the end do."""
     result = np.ones(len(columns[0]) + 1, bool)
-    result[1:-1] = False
-    for column in columns:
-        result[1:-1] |= column[1:] != column[:-1]
+    inner = result[1:-1]
+    np.not_equal(columns[0][1:], columns[0][:-1], out=inner)
+    for column in columns[1:]:
+        inner |= column[1:] != column[:-1]
     return result
 
 
@@ -127,13 +131,23 @@ def _columns(value: Array, score: Array, group: Array | None) -> tuple[Array, Ar
 def _pairs(positive: Array, score: Array, group: Array | None = None) -> tuple[Array, Array, Array]:
     """For each group: the (positive, negative) pairs that are ordered rightly (a tie counts 1/2), all such pairs, rows.
 
-    Mann-Whitney: the positives' mid-ranks from the top sum to P (P + 1) / 2 plus the pairs that are ordered wrongly.
+    In ranked order the rows in front of a positive are the positives there, which P of them count P (P - 1) / 2 times,
+    and the negatives above it. Only blocks of several rows can hold pairs that are tied.
     """
-    ties = _ties(positive, score, group)
-    positives = ties.per_group(ties.value)
-    wrong = ties.per_group(ties.value * (ties.above + (ties.size + 1) / 2)) - positives * (positives + 1) / 2
-    pairs = positives * (ties.rows - positives)
-    return pairs - wrong, pairs, ties.rows
+    first, new, value = _packed(positive, score, group) or _columns(positive, score, group)
+    place = np.flatnonzero(value != 0)  # of the positives
+    rows = np.diff(first, append=len(value))
+    bounds = np.append(np.searchsorted(place, first), len(place))
+    positives = np.diff(bounds)
+    above = np.diff(np.append(0, np.cumsum(place))[bounds]) - positives * first
+    tied = np.flatnonzero(~new)  # rows that do not open a block: a run of them is a block without its first row
+    runs = np.flatnonzero(np.diff(tied, prepend=-1) > 1)
+    start, end = tied[runs] - 1, tied[np.append(runs, len(tied))[1:] - 1] + 1
+    within = np.searchsorted(place, end) - np.searchsorted(place, start)
+    owner = np.searchsorted(first, start, "right") - 1
+    ties = np.bincount(owner, within * (end - start - within), len(first))
+    pairs = positives * (rows - positives)
+    return pairs - (above - positives * (positives - 1) / 2) - ties / 2, pairs, rows
 
 
 def _mean(values: Array) -> float | None:
@@ -312,7 +326,7 @@ def compute(name: str, label: Array, prediction: Array, group: Array, user: Arra
         shapes = f"label {label.shape}, prediction {prediction.shape}, group {group.shape}, user {user.shape}"
         raise ValueError(f"{name}: shapes do not match: {shapes}")
     for what, values in (("labels", label), ("predictions", prediction)):
-        bad = int((~np.isfinite(values)).sum())
+        bad = values.size - np.count_nonzero(np.isfinite(values))
         if bad:
             raise ValueError(f"{name}: {what} are not finite ({bad} of {values.size} values)")
     return METRICS[name].fn(label, prediction, group, user) if len(label) else None
