@@ -95,7 +95,9 @@ def test_contrastive_loss_is_that_of_a_plain_loop() -> None:
     torch.manual_seed(0)
     texts = torch.tensor([[0, 1], [0, 2], [3, 1], [2, 4], [5, 6]])  # texts shared left, right and across
     vectors = F.normalize(torch.randn(7, 5), dim=1)
-    found = pretrain.contrastive(vectors[texts[:, 0]], vectors[texts[:, 1]], texts)
+    share = torch.rand(7, 2)
+    log_share = share.log()[texts, torch.arange(2)]
+    found = pretrain.contrastive(vectors[texts[:, 0]], vectors[texts[:, 1]], texts, log_share)
     losses = []
     for pairs in (texts.tolist(), texts.flip(1).tolist()):
         for a, b in pairs:
