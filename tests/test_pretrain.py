@@ -124,6 +124,7 @@ def test_ranks_by_hand() -> None:
     vectors = torch.stack([angles.cos(), angles.sin()], dim=1)
     pairs = torch.tensor([[0, 1], [0, 2], [0, 3], [4, 3]])  # second is 1st, 2nd, 3rd and 1st of the others
     assert pretrain.ranks(vectors, pairs).tolist() == [0, 1, 2, 0]
+    assert pretrain.ranks(torch.ones(5, 2), pairs).tolist() == [1.5] * 4  # the middle of four: alike is not near
 
 
 def test_recall_of_perfect_and_of_random_vectors() -> None:

@@ -309,14 +309,15 @@ def _one_way(score: Tensor, texts: Tensor) -> Tensor:
 
 
 def ranks(vectors: Tensor, pairs: Tensor) -> Tensor:
-    """Of pairs [Q, 2] how many others are nearer to the first vector than the second one is, [Q]; of equally near ones
-    it is the first. vectors [n, d] of length 1."""
+    """Of pairs [Q, 2] how many others are nearer to the first vector than the second one is, [Q]; those as near count
+    half, so that equal vectors gain nothing. vectors [n, d] of length 1."""
     found = []
     for part in torch.split(pairs, BATCH):
         rows, (first, second) = torch.arange(len(part)), part.T
         score = vectors[first] @ vectors.T
         score[rows, first] = -torch.inf
-        found.append((score > score[rows, second, None]).sum(dim=1))
+        own = score[rows, second, None]
+        found.append((score > own).sum(dim=1) + ((score == own).sum(dim=1) - 1) / 2)
     return torch.cat(found)
 
 
