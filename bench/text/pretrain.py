@@ -81,8 +81,10 @@ def next_items(train: Split, valid: Split) -> NextItems:
 
 
 def _steps(split: Split, first: Tensor, second: Tensor, user: Tensor) -> set[tuple[int, tuple[str, str]]]:
-    """The user and the two texts of each step from an item to another; tensors of item rows that broadcast."""
-    steps = torch.stack([t.cpu().long().flatten() for t in torch.broadcast_tensors(user, first, second)], dim=1)
+    """The user and the two texts of each step from an item to another. first, second: item rows, alike; user: numbers
+    that expand to these."""
+    users = user.cpu().long().expand_as(first)
+    steps = torch.stack([users.flatten(), first.flatten(), second.flatten()], dim=1)
     steps = torch.unique(steps[(steps[:, 1:] > 0).all(dim=1)], dim=0)
     texts = split.schema.texts
     pairs = ((user, (texts[a], texts[b])) for user, a, b in steps.tolist())
