@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.api import Schema
 from bench.nn import MakeInputs, MakeTrunk
-from bench.text.encode import layers
+from bench.text.encode import Inside, layers
 from methods._tuned import Tuned
 
 PLACES = ("houlsby", "pfeiffer", "parallel")
@@ -39,7 +39,7 @@ class After(nn.Module):
 
     def __init__(self, layer: nn.Linear, bottleneck: int) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer: nn.Module = layer
         self.adapter = Bottleneck(layer.out_features, bottleneck)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -91,7 +91,10 @@ class Adapter(Tuned):
 
     place: ``houlsby`` puts one behind attention and one behind the feed-forward network, ``pfeiffer`` one behind the
     feed-forward network, ``parallel`` one beside it, on the same input: f(h) + B(h). All start as the identity.
+    With ``pfeiffer`` all that the lowest layer computes up to its adapter stays as it is, and is cached.
     """
+
+    version = 2
 
     space = {
         **Tuned.space,
@@ -119,6 +122,7 @@ class Adapter(Tuned):
     def adapt(self, net: nn.Module) -> nn.Module:
         """See ``Tuned.adapt``."""
         width = cast(Any, net).config.hidden_size
+        inside = self.place == "pfeiffer" and Inside.fits(net)
         for block in layers(net):
             found = linears(block)
             attention, feed_forward = (name for name, _ in ends(block, width))
@@ -129,4 +133,8 @@ class Adapter(Tuned):
                 replace(block, feed_forward, After, self.bottleneck)
             if self.place == "houlsby":
                 replace(block, attention, After, self.bottleneck)
+        if inside:
+            lowest = Inside(layers(net)[0])
+            cast(After, lowest.output.dense).layer = nn.Identity()  # its output is what comes in
+            layers(net)[0] = lowest
         return net

@@ -15,7 +15,9 @@ from bench import check, registry, train
 from bench.errors import BenchError
 from bench.text import encode, tower
 from bench.text.encode import layers
+from bench.text.tower import Adapt
 from methods._tuned import Tuned
+from methods.adapter import After, ends, replace
 from methods.lora import Lora
 
 TUNED = [n for n in sorted(registry.methods()) if issubclass(registry.load_method(n), Tuned)]
@@ -160,19 +162,30 @@ def test_what_is_frozen_stays_and_what_is_trained_moves(name: str) -> None:
     assert any((start[t] != end[t]).any() for t in end)
 
 
-def test_a_tower_that_restarts_from_cached_states_gives_the_same_losses() -> None:
+def full(net: nn.Module) -> nn.Module:
+    layers(net)[-1].requires_grad_()
+    return net
+
+
+def behind_the_feed_forward_network(net: nn.Module) -> nn.Module:
+    block, inside = layers(net)[-1], encode.Inside.fits(net)
+    replace(block, ends(block, 16)[-1][0], After, 8)
+    if inside:
+        layers(net)[-1] = encode.Inside(block)
+        block.output.dense.layer = nn.Identity()
+    return net
+
+
+@pytest.mark.parametrize("adapt", [full, behind_the_feed_forward_network])
+def test_a_tower_that_restarts_from_cached_states_gives_the_same_losses(adapt: Adapt) -> None:
     """To 1e-4 over an epoch: the top layer from cached states, and from token ids with the layer below frozen."""
     schema, lm = check.small("sim-news").schema, check.tiny_language_model()
     items = torch.arange(1, len(schema.texts))
 
-    def top_layer(net: nn.Module) -> nn.Module:
-        layers(net)[-1].requires_grad_()
-        return net
-
     losses = []
     for top in (1, 0):
         torch.manual_seed(0)
-        model = tower.Tower(schema.texts, lm, top_layer, top=top).train()
+        model = tower.Tower(schema.texts, lm, adapt, top=top).train()
         head = nn.Linear(model.width, 1)
         optimizer = torch.optim.AdamW([*trained(model).values(), *head.parameters()], lr=1e-3)
         for part in items.split(16):

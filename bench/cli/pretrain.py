@@ -61,7 +61,8 @@ def pretrain(
     bench pretrain -d sim-news --objective both --out models/news
     bench run -d sim-news -m lora -s lm=models/news
 
-    Printed are a loss and a recall on held-out texts, before and after. See docs/language_models.md.
+    Printed are a loss and a recall on held-out texts, and how often the next item of the validation part is among the
+    nearest, before and after. See docs/language_models.md.
     """
     registry.find("dataset", dataset)  # names are checked before the slow imports
     from bench.data.prepare import load
@@ -69,7 +70,7 @@ def pretrain(
     from bench.machine import device_of
     from bench.progress import progress
     from bench.text.models import identity
-    from bench.text.pretrain import material
+    from bench.text.pretrain import material, next_items
     from bench.text.pretrain import pretrain as pretrained
 
     chosen = knobs_of(knobs, domains)
@@ -82,7 +83,7 @@ def pretrain(
         try:
             found = pretrained(
                 *material(data.train), model, target, objective=objective, tokens=tokens, lr=lr, seed=seed,
-                device=device_of(device), about=about, report=shown.note,
+                device=device_of(device), coming=next_items(data.train, data.valid), about=about, report=shown.note,
             )  # fmt: skip
         except FloatingPointError as error:
             raise BenchError(f"{error} (--lr {lr:g})") from error
@@ -94,3 +95,12 @@ def pretrain(
     for name in ("masked_loss", "recall@10"):
         if (of := found.get(name)) and of["before"] is not None:
             click.echo(f"held-out {name}: {of['before']:.4f} before, {of['after']:.4f} after")
+    if ahead := found.get("next_item"):
+        click.echo(
+            f"next items: {ahead['pairs']:,} new pairs of {ahead['users']:,} users, among {ahead['candidates']:,} texts"
+        )
+        for name in ("recall@10", "recall@100", "mrr"):
+            of = ahead[name]
+            interval = "" if of["low"] is None else f", 95 % interval {of['low']:+.4f} to {of['high']:+.4f}"
+            gain = of["after"] - of["before"]
+            click.echo(f"  {name}: {of['before']:.4f} before, {of['after']:.4f} after, {gain:+.4f}{interval}")

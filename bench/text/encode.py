@@ -30,6 +30,33 @@ class Given(nn.Module):
         return inputs_embeds
 
 
+class Inside(nn.Module):
+    """Takes the place of the lowest layer where training begins behind its last linear layer: what that layer gave and
+    what is added to it are read side by side, and neither attention nor the feed-forward network runs.
+
+    For layers built like BERT's (``fits``), in which both meet in ``output``; its linear layer has given way to what is
+    trained behind it.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.output = cast(nn.Module, block.output)
+
+    @staticmethod
+    def fits(net: nn.Module) -> bool:
+        """Whether a network from ``network`` reads hidden states, and has a layer that can go on inside."""
+        output = getattr(layers(net)[0], "output", None)
+        return isinstance(getattr(net, "embeddings", None), Given) and isinstance(
+            getattr(output, "dense", None), nn.Linear
+        )
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        """hidden_states [n, L, 2 width] -> [n, L, width]."""
+        given, added = hidden_states.chunk(2, dim=-1)
+        out: Tensor = self.output(given, added)
+        return out
+
+
 def network(model: str, depth: int = 0, *, attention: str = "eager") -> nn.Module:
     """A language model from layer ``depth`` on, without dropout, its pooler and any head, in evaluation mode.
 
@@ -86,7 +113,8 @@ def vectors(texts: Sequence[str], model: str, report: Report | None = None, *, p
     unique = sorted(set(texts) - {""})
     path = _path(unique, model, pooling)
     if not path.exists():
-        _saved(path, len(unique), _encode(unique, tokenise(unique, model), model, pooling, report))
+        net = network(model, attention="sdpa")
+        _saved(path, len(unique), _encode(unique, tokenise(unique, model), net, pooling, report))
     encoded = np.load(path)
     place = {text: i + 1 for i, text in enumerate(unique)}
     padded = np.concatenate([np.zeros_like(encoded[:1]), encoded])
@@ -94,13 +122,14 @@ def vectors(texts: Sequence[str], model: str, report: Report | None = None, *, p
     return result
 
 
-def states(texts: Sequence[str], model: str, depth: int, report: Report | None = None) -> np.ndarray:
+def states(texts: Sequence[str], model: str, depth: int, *, inside: bool = False) -> np.ndarray:
     """[tokens of all texts, width] float32, mapped from disk: what layer ``depth`` (1, 2, ...) reads, where 0 is the
-    lowest, of ``tokenise(texts, model)``."""
-    path = _path(texts, model, f"depth {depth}")
+    lowest, of ``tokenise(texts, model)``. inside: what ``Inside`` reads in that layer's place, twice as wide."""
+    path = _path(texts, model, f"depth {depth}, inside" if inside else f"depth {depth}")
     if not path.exists():
         tokens = tokenise(texts, model)
-        _saved(path, len(tokens.ids), _encode(texts, tokens, model, depth, report))
+        upto = UpTo(network(model, attention="sdpa"), depth, inside)
+        _saved(path, len(tokens.ids), _encode(texts, tokens, upto))
     found: np.ndarray = np.load(path, mmap_mode="r")
     return found
 
@@ -122,15 +151,9 @@ def _path(texts: Sequence[str], model: str, what: str) -> Path:
 
 @torch.inference_mode()
 def _encode(
-    texts: Sequence[str], tokens: Tokens, model: str, what: str | int, report: Report | None
+    texts: Sequence[str], tokens: Tokens, net: nn.Module, pooling: str | None = None, report: Report | None = None
 ) -> Iterator[tuple[Any, np.ndarray]]:
-    """Yields pieces of the result: places and what stands there; pooled texts, or the tokens' states at a depth.
-
-    what: the pooling, or the depth.
-    """
-    net = network(model, attention="sdpa")
-    if isinstance(what, int):
-        net = UpTo(net, what)
+    """Yields pieces of the result: places and what stands there, pooled texts or, without pooling, tokens' states."""
     # Alike lengths together: little padding. By characters, as it always was: the batches decide the last digits.
     order = torch.tensor(sorted(range(len(texts)), key=lambda i: len(texts[i])), dtype=torch.long)
     done = 0
@@ -139,8 +162,8 @@ def _encode(
     for part in torch.split(order, BATCH):
         places, present = tokens.places(part)
         hidden = run(net, tokens, places, present)
-        if isinstance(what, str):
-            yield part.numpy(), nn.functional.normalize(pool(hidden, present, what), dim=1).numpy()
+        if pooling:
+            yield part.numpy(), nn.functional.normalize(pool(hidden, present, pooling), dim=1).numpy()
         else:
             yield places[present].numpy(), hidden[present].numpy()
         done += len(part)
@@ -163,16 +186,26 @@ class Reached(Exception):
 
 
 class UpTo(nn.Module):
-    """A network that stops before layer ``depth`` and gives what that layer would read."""
+    """A network that stops before layer ``depth`` and gives what that layer would read; ``inside``: what ``Inside``
+    would read in its place."""
 
-    def __init__(self, net: nn.Module, depth: int) -> None:
+    def __init__(self, net: nn.Module, depth: int, inside: bool) -> None:
         super().__init__()
         self.net = net
-        layers(net)[depth].register_forward_pre_hook(self._stop, with_kwargs=True)
+        layer = layers(net)[depth]
+        if inside:
+            cast(nn.Module, layer.output).register_forward_pre_hook(self._stop_inside)
+        else:
+            layer.register_forward_pre_hook(self._stop, with_kwargs=True)
 
     @staticmethod
     def _stop(layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         raise Reached(args[0] if args else kwargs["hidden_states"])
+
+    @staticmethod
+    def _stop_inside(output: nn.Module, args: tuple[Tensor, Tensor]) -> None:
+        read, added = args
+        raise Reached(torch.cat([cast(Any, output).dense(read), added], dim=-1))
 
     def forward(self, **inputs: Tensor) -> Reached:
         """``last_hidden_state`` of what is returned: [n, L, width]."""

@@ -6,15 +6,18 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import machine
+from bench.bootstrap import user_bootstrap
 from bench.data import cache
 from bench.data.tensors import Split
 from bench.errors import BenchError, unknown
@@ -24,7 +27,7 @@ from bench.text.models import identity, locate
 from bench.text.tokens import Tokens, tokenise
 from bench.train import rate
 
-VERSION = 1  # bump when the same arguments should give other weights
+VERSION = 2  # bump when the same arguments should give other weights
 OBJECTIVES = ("mlm", "context", "both")
 TOKENS, LR = 2_000_000, 5e-5
 MASKED = 0.15  # share of the tokens that are asked for
@@ -32,10 +35,21 @@ TEMPERATURE = 0.05
 HEAD_LR = 1e-3  # the head is new, the rest is not
 WARMUP = 0.1
 HELD = 0.05  # share of the texts that are kept for the measurements
-QUERIES, CANDIDATES, TOP = 1000, 2000, 10  # of the recall
+QUERIES, CANDIDATES, TOP = 1000, 2000, 10  # of the recall of held-out pairs
+EVENTS, CATALOGUE = 10_000, 20_000  # of the recall of next items
 POINTS = 20  # of the training curve
 
 Pairs = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class NextItems:
+    """Which text came after which: ``users`` [n] whose events these are, ``pairs`` [n], and all texts to find the
+    second one among."""
+
+    users: list[int]
+    pairs: list[tuple[str, str]]
+    candidates: list[str]
 
 
 def material(train: Split) -> tuple[list[str], list[tuple[str, str]]]:
@@ -43,10 +57,38 @@ def material(train: Split) -> tuple[list[str], list[tuple[str, str]]]:
     items of a history."""
     texts, history = train.schema.texts, train.history.cpu().long()
     rows = torch.unique(torch.cat([train.item.cpu().long(), history.flatten()]))
-    steps = torch.stack([history[:, :-1].flatten(), history[:, 1:].flatten()], dim=1)
-    steps = torch.unique(steps[(steps > 0).all(dim=1)], dim=0)
-    pairs = {(texts[a], texts[b]) for a, b in steps.tolist()}
-    return sorted({texts[row] for row in rows.tolist()} - {""}), sorted((a, b) for a, b in pairs if a and b and a != b)
+    pairs = {pair for _, pair in _steps(train, history[:, :-1], history[:, 1:], torch.tensor(0))}
+    return sorted({texts[row] for row in rows.tolist()} - {""}), sorted(pairs)
+
+
+def next_items(train: Split, valid: Split) -> NextItems:
+    """What follows what in the validation part, each once for each user, without the pairs that ``material`` learns
+    from: consecutive items of a history, and its last item with each that the user then chose (role ``rec``).
+
+    Candidates are the texts that the validation part shows.
+    """
+    history = valid.history.cpu().long()
+    found = set(_steps(valid, history[:, :-1], history[:, 1:], valid.user[:, None]))
+    group = torch.from_numpy(valid.group)
+    for task in valid.schema.tasks:
+        if task.role == "rec":
+            chosen = valid.labels[task.name].cpu() > 0
+            of = group[chosen]
+            found |= _steps(valid, history[of, -1], valid.item.cpu().long()[chosen], valid.user.cpu()[of])
+    known = set(material(train)[1])
+    new = sorted((user, pair) for user, pair in found if pair not in known)
+    return NextItems([user for user, _ in new], [pair for _, pair in new], material(valid)[0])
+
+
+def _steps(split: Split, first: Tensor, second: Tensor, user: Tensor) -> set[tuple[int, tuple[str, str]]]:
+    """The user and the two texts of each step from an item to another. first, second: item rows, alike; user: numbers
+    that expand to these."""
+    users = user.cpu().long().expand_as(first)
+    steps = torch.stack([users.flatten(), first.flatten(), second.flatten()], dim=1)
+    steps = torch.unique(steps[(steps[:, 1:] > 0).all(dim=1)], dim=0)
+    texts = split.schema.texts
+    pairs = ((user, (texts[a], texts[b])) for user, a, b in steps.tolist())
+    return {(user, (a, b)) for user, (a, b) in pairs if a and b and a != b}
 
 
 def content(texts: Sequence[str], pairs: Pairs) -> str:
@@ -71,6 +113,7 @@ def pretrain(
     lr: float = LR,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    coming: NextItems | None = None,
     about: Mapping[str, Any] | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -79,8 +122,9 @@ def pretrain(
     lm: an identity (``bench.text.models.identity``). pairs: texts of consecutive items. objective: ``mlm``, masked
     tokens; ``context``, which texts belong together: consecutive items, and the first sentence with the rest;
     ``both``, the sum of the two losses. tokens: how many pass through the model while it is trained, padding not
-    counted; the last batch may go beyond. lr: at its highest, after a tenth of the tokens; it ends at 0. about: more
-    to say in ``pretrain.json``.
+    counted; the last batch may go beyond. lr: at its highest, after a tenth of the tokens; it ends at 0. coming: what
+    to measure the recall of next items on, before and after; the weights do not depend on it. about: more to say in
+    ``pretrain.json``.
 
     Of the texts 5 % are held out: neither they nor pairs with them are trained on. They tell, before and after, the
     mean loss of masked tokens, and the share of pairs whose second text is among the 10 that are nearest to the first,
@@ -98,7 +142,15 @@ def pretrain(
     with torch.random.fork_rng([device] if device.type == "cuda" else []), cache.new_folder(folder) as made:
         torch.manual_seed(seed)
         net = network(lm).to(device)
+        ahead = _Recall.of(net, lm, coming, seed) if coming and coming.pairs else None
+        before = ahead.measure() if ahead else None
         learnt = _learn(net, lm, texts, pairs, objective, tokens, lr, report)
+        if coming and ahead and before is not None:
+            users = np.array(coming.users)[ahead.chosen]
+            learnt["next_item"] = {
+                "pairs": len(users), "users": len(set(users.tolist())), "candidates": len(ahead.texts),
+                **compare(before.numpy(), cast(Tensor, ahead.measure()).numpy(), users),
+            }  # fmt: skip
         _save(net, lm, made)
         found = {
             "lm": lm,
@@ -222,6 +274,8 @@ class Context:
     def __init__(self, net: nn.Module, tokens: Tokens, pairs: Tensor) -> None:
         self.net, self.tokens, self.pairs = net, tokens, pairs
         self.batches = _batches(torch.arange(len(pairs)))
+        counts = torch.stack([torch.bincount(side, minlength=len(tokens)) for side in pairs.T], dim=1)
+        self.log_share = (counts / len(pairs)).log()
 
     def loss(self) -> tuple[Tensor, int]:
         """Mean loss of the next batch, and the tokens that passed through the model."""
@@ -229,17 +283,23 @@ class Context:
         texts, place = torch.unique(drawn, return_inverse=True)
         encoded = _encode(self.net, self.tokens, texts)
         left, right = encoded[place[:, 0].to(encoded.device)], encoded[place[:, 1].to(encoded.device)]
-        return contrastive(left, right, drawn.to(encoded.device)), int(self.tokens.lengths[texts].sum())
+        log_share = self.log_share[drawn, torch.arange(2)]
+        loss = contrastive(left, right, drawn.to(encoded.device), log_share.to(encoded.device))
+        return loss, int(self.tokens.lengths[texts].sum())
 
 
-def contrastive(left: Tensor, right: Tensor, texts: Tensor) -> Tensor:
+def contrastive(left: Tensor, right: Tensor, texts: Tensor, log_share: Tensor) -> Tensor:
     """InfoNCE among the pairs of a batch (van den Oord et al., 2018), from left to right and back, halved.
 
-    left, right: vectors of length 1 [n, d]; texts [n, 2]: numbers of the pairs' texts. The rivals of a pair (a, b) are
-    the right texts of pairs that do not start with a, without a and b themselves; the way back is alike.
+    left, right: vectors of length 1 [n, d]; texts [n, 2]: numbers of the pairs' texts. log_share [n, 2]: log of the
+    share of all pairs that have this text on this side. The rivals of a pair (a, b) are the right texts of pairs that
+    do not start with a, without a and b themselves; the way back is alike. Texts of many pairs are rivals more often:
+    their log share is taken off, so that the scores learn how often b follows a, not how much more often than it
+    follows others (Yi et al., Sampling-Bias-Corrected Neural Modeling, RecSys 2019).
     """
     score = left @ right.T / TEMPERATURE
-    return (_one_way(score, texts) + _one_way(score.T, texts.flip(1))) / 2
+    forth, back = score - log_share[:, 1], score.T - log_share[:, 0]
+    return (_one_way(forth, texts) + _one_way(back, texts.flip(1))) / 2
 
 
 def _one_way(score: Tensor, texts: Tensor) -> Tensor:
@@ -250,18 +310,33 @@ def _one_way(score: Tensor, texts: Tensor) -> Tensor:
     return F.cross_entropy(score.masked_fill(no_rival, -torch.inf), own)
 
 
-def recall(vectors: Tensor, pairs: Tensor, top: int = TOP) -> float:
-    """Share of pairs [Q, 2] whose second vector is among the ``top`` nearest of all others to the first.
-
-    vectors [n, d] of length 1.
-    """
-    hits = 0
+def ranks(vectors: Tensor, pairs: Tensor) -> Tensor:
+    """Of pairs [Q, 2] how many others are nearer to the first vector than the second one is, [Q]; those as near count
+    half, so that equal vectors gain nothing. vectors [n, d] of length 1."""
+    found = []
     for part in torch.split(pairs, BATCH):
         rows, (first, second) = torch.arange(len(part)), part.T
         score = vectors[first] @ vectors.T
         score[rows, first] = -torch.inf
-        hits += int(((score > score[rows, second, None]).sum(dim=1) < top).sum())
-    return hits / len(pairs)
+        own = score[rows, second, None]
+        found.append((score > own).sum(dim=1) + ((score == own).sum(dim=1) - 1) / 2)
+    return torch.cat(found)
+
+
+def compare(before: np.ndarray, after: np.ndarray, users: np.ndarray) -> dict[str, dict[str, float | None]]:
+    """Recall@10, recall@100 and mean reciprocal rank by ranks [n] from 0 before and after, and the 95 % bootstrap
+    interval of the difference over users [n]; None for a single user."""
+    measures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "recall@10": lambda rank: rank < 10,
+        "recall@100": lambda rank: rank < 100,
+        "mrr": lambda rank: 1 / (1 + rank),
+    }
+    found: dict[str, dict[str, float | None]] = {}
+    for name, of in measures.items():
+        old, new = of(before).astype(np.float64), of(after).astype(np.float64)
+        gain = user_bootstrap(lambda _, values, *__: float(values.mean()), users, users, [new], [old])
+        found[name] = {"before": float(old.mean()), "after": float(new.mean()), "low": gain.low, "high": gain.high}
+    return found
 
 
 def _learn(
@@ -292,7 +367,7 @@ def _learn(
         tasks["mlm"] = masked = Masked(net, lm, tokens, kept[first:], kept[:first])
     if objective != "mlm":
         tasks["context"] = Context(net, tokens, torch.tensor([[place[a], place[b]] for a, b in in_pairs + split]))
-    measures = {"recall@10": probe.measure, **({"masked_loss": masked.measure} if "mlm" in tasks else {})}
+    measures = {"recall@10": probe.recall, **({"masked_loss": masked.measure} if "mlm" in tasks else {})}
     before = {name: measure() for name, measure in measures.items()}
     head = masked.head.parameters() if "mlm" in tasks else []
     seen, curve = _train(net, list(head), tasks, budget, lr, report)
@@ -343,23 +418,47 @@ def _train(
 
 
 class _Recall:
-    """``recall`` on held-out pairs of texts, of which it takes at most 1,000, among 2,000 texts and those of the pairs.
+    """``ranks`` of pairs of texts [P, 2], of which it takes at most ``queries`` (``chosen``), among the texts of these
+    and the first ``candidates`` of ``texts``, numbers in random order."""
 
-    texts: numbers of all texts, in random order. pairs [P, 2]. Without pairs there is nothing to measure.
-    """
-
-    def __init__(self, net: nn.Module, tokens: Tokens, texts: Tensor, pairs: Tensor) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        tokens: Tokens,
+        texts: Tensor,
+        pairs: Tensor,
+        queries: int = QUERIES,
+        candidates: int = CANDIDATES,
+        generator: torch.Generator | None = None,
+    ) -> None:
         self.net, self.tokens = net, tokens
-        self.pairs = pairs[torch.randperm(len(pairs))[:QUERIES]]
-        self.texts = torch.unique(torch.cat([texts[:CANDIDATES], self.pairs.flatten().long()]))
+        self.chosen = torch.randperm(len(pairs), generator=generator)[:queries]
+        self.pairs = pairs[self.chosen]
+        self.texts = torch.unique(torch.cat([texts[:candidates], self.pairs.flatten().long()]))
+
+    @classmethod
+    def of(cls, net: nn.Module, lm: str, coming: NextItems, seed: int) -> _Recall:
+        """That of next items; it draws by itself, so that what is learnt does not depend on it."""
+        strings = sorted({*coming.candidates, *(text for pair in coming.pairs for text in pair)})
+        place = {text: i for i, text in enumerate(strings)}
+        generator = torch.Generator().manual_seed(seed)
+        shown = torch.tensor([place[text] for text in coming.candidates])
+        shown = shown[torch.randperm(len(shown), generator=generator)]
+        pairs = torch.tensor([[place[a], place[b]] for a, b in coming.pairs])
+        return cls(net, tokenise(strings, lm), shown, pairs, EVENTS, CATALOGUE, generator)
 
     @torch.no_grad()
-    def measure(self) -> float | None:
-        """The recall of the network as it is."""
+    def measure(self) -> Tensor | None:
+        """The ranks [Q] by the network as it is; None without pairs."""
         if not len(self.pairs):
             return None
         vectors = torch.cat([_encode(self.net, self.tokens, part).cpu() for part in torch.split(self.texts, BATCH)])
-        return recall(vectors, torch.searchsorted(self.texts, self.pairs))
+        return ranks(vectors, torch.searchsorted(self.texts, self.pairs))
+
+    def recall(self) -> float | None:
+        """Share of the pairs whose second text is among the 10 nearest of all others to the first."""
+        found = self.measure()
+        return None if found is None else int((found < TOP).sum()) / len(found)
 
 
 def _encode(net: nn.Module, tokens: Tokens, texts: Tensor) -> Tensor:

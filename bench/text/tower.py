@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench import parallel
 from bench.augment import swap, token_dropout
 from bench.nn import HistoryAttention
-from bench.text.encode import BATCH, depth_of, network, pool, run, states, vectors
+from bench.text.encode import BATCH, Inside, depth_of, network, pool, run, states, vectors
 from bench.text.tokens import tokenise
 
 FIXED = ("mean", "cls", "last")  # poolings without weights
@@ -40,8 +40,9 @@ class Tower(nn.Module):
     """Text vectors of length 1: pooled last hidden states of a language model, parts of which are trained.
 
     adapt: takes the network with all parameters frozen and returns it, or one around it, with some that are not.
-    top: how many layers, from the highest down, the network has; it starts from cached states of the layer below. 0:
-        all of them and the embeddings, from token ids.
+    top: how many layers, from the highest down, the network has; it starts from cached states of the layer below, or
+        from within the lowest where ``adapt`` put ``Inside`` in its place. 0: all of them and the embeddings, from
+        token ids.
     most: how many of a training batch's different texts pass through the model, drawn anew for each batch; the others
         keep the vector of the last time that they did (Xiao et al., Training Large-Scale News Recommenders with
         Pretrained Language Models in the Loop, KDD 2022). 0: all of them, always.
@@ -68,11 +69,11 @@ class Tower(nn.Module):
         self.most, self.pooling, self.adapt = most, pooling, adapt
         self.unique, self.lm, self.depth = unique, lm, layers - top if top else 0
         self.hidden, self.swapped = 0.0, 0.0
-        self.read(unique)
         net = network(lm, self.depth).requires_grad_(False)
         self.width: int = cast(Any, net).config.hidden_size
         self.attention = HistoryAttention(self.width) if pooling == "attention" else None
         self.network = adapt(net)
+        self.read(unique)
         self.register_buffer("text", torch.tensor([place.get(t, len(unique)) for t in texts]), persistent=False)
         self.register_buffer("store", torch.from_numpy(vectors([*unique, ""], lm)))
         self.register_buffer("fresh", torch.zeros(len(unique) + 1, dtype=torch.bool))
@@ -81,14 +82,15 @@ class Tower(nn.Module):
     def read(self, texts: Sequence[str]) -> None:
         """Tokenises the texts, and has what the network starts from."""
         self.tokens = tokenise(texts, self.lm)
-        self.states = states(texts, self.lm, self.depth) if self.depth else None
+        inside = any(isinstance(module, Inside) for module in self.network.modules())
+        self.states = states(texts, self.lm, self.depth, inside=inside) if self.depth else None
 
     def restart(self, lm: str) -> None:
         """Starts over from another language model of the same shape, with new adapters."""
         self.lm = lm
-        self.read([*self.unique, *(swap(self.unique) if self.swapped else ())])
         store = self.get_buffer("store")
         self.network = self.adapt(network(lm, self.depth).requires_grad_(False)).to(store.device)
+        self.read([*self.unique, *(swap(self.unique) if self.swapped else ())])
         store.copy_(torch.from_numpy(vectors([*self.unique, ""], lm)))
         self.get_buffer("fresh").zero_()
 
