@@ -7,8 +7,10 @@ the order of the rows never matters. A binary label is positive where it is > 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ Array = NDArray[Any]
 
 EPSILON = 1e-7  # probabilities are clipped to [EPSILON, 1 - EPSILON] before a logarithm
 BINS = 15
+_HALF = 0x3F000000 >> 9  # the bin of 1/2: its bits as float32, without the last 9
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,45 @@ def _pairs(positive: Array, score: Array, group: Array | None = None) -> tuple[A
     return pairs - wrong, pairs, ties.rows
 
 
+@dataclass
+class AucBins:
+    """AUC of any number of rows in 32 MB: counts of positives and negatives in bins of the score, piece after piece.
+
+    Scores are probabilities, as float32. A bin holds those that share the exponent and the first 14 bits of the
+    mantissa, of p below 1/2 and of 1 - p above. Pairs in two bins are counted exactly; those within a bin count 1/2,
+    and each is off by at most 1/2.
+    """
+
+    positives: Array = field(default_factory=lambda: np.zeros(2 * _HALF + 1, np.uint32))
+    negatives: Array = field(default_factory=lambda: np.zeros(2 * _HALF + 1, np.uint32))
+
+    def add(self, label: Array, score: Array, group: Array | None = None) -> None:
+        """label, score: [n]; groups do not matter. Raises ValueError for a score that is no probability."""
+        score = score.astype(np.float32, copy=False)
+        if not ((score >= 0) & (score <= 1)).all():
+            raise ValueError("AUC in bins needs scores from 0 to 1")
+        upper = score >= 0.5
+        place = np.abs(np.where(upper, 1 - score, score)).view(np.int32) >> 9
+        place = np.where(upper, 2 * _HALF - place, place)
+        positive = label > 0
+        self.positives += np.bincount(place[positive], minlength=2 * _HALF + 1).astype(np.uint32)
+        self.negatives += np.bincount(place[~positive], minlength=2 * _HALF + 1).astype(np.uint32)
+
+    def interval(self) -> tuple[float, float] | None:
+        """The least and the largest value that AUC can have; None if there is one class."""
+        positives, negatives = self.positives.astype(np.float64), self.negatives.astype(np.float64)
+        pairs = positives.sum() * negatives.sum()
+        if not pairs:
+            return None
+        surely = (positives * (np.cumsum(negatives) - negatives)).sum()
+        return float(surely / pairs), float((surely + (positives * negatives).sum()) / pairs)
+
+    def value(self) -> float | None:
+        """The middle of the interval."""
+        found = self.interval()
+        return None if found is None else (found[0] + found[1]) / 2
+
+
 def _mean(values: Array) -> float | None:
     return float(values.mean()) if len(values) else None
 
@@ -175,9 +217,14 @@ def xauc(label: Array, value: Array) -> float | None:
 
 def log_loss(label: Array, probability: Array) -> float:
     """Mean binary cross-entropy in nats, at least one row; probabilities are clipped to [1e-7, 1 - 1e-7]."""
+    return float(np.mean(_log_losses(label, probability)))
+
+
+def _log_losses(label: Array, probability: Array) -> Array:
     label = np.asarray(label, np.float64)
     p = np.clip(np.asarray(probability, np.float64), EPSILON, 1 - EPSILON)
-    return float(-np.mean(label * np.log(p) + (1 - label) * np.log1p(-p)))
+    losses: Array = -(label * np.log(p) + (1 - label) * np.log1p(-p))
+    return losses
 
 
 def ece(label: Array, probability: Array) -> float:
@@ -195,25 +242,42 @@ def ece(label: Array, probability: Array) -> float:
 
 def rmse(label: Array, value: Array) -> float:
     """Root of the mean squared error, in units of the label; at least one row."""
-    return float(np.sqrt(np.mean(np.square(np.subtract(label, value, dtype=np.float64)))))
+    return float(np.sqrt(np.mean(_squares(label, value))))
+
+
+def _squares(label: Array, value: Array) -> Array:
+    return np.square(np.subtract(label, value, dtype=np.float64))
 
 
 def mae(label: Array, value: Array) -> float:
     """Mean absolute error, in units of the label; at least one row."""
-    return float(np.mean(np.abs(np.subtract(label, value, dtype=np.float64))))
+    return float(np.mean(_distances(label, value)))
+
+
+def _distances(label: Array, value: Array) -> Array:
+    return np.abs(np.subtract(label, value, dtype=np.float64))
 
 
 def top_k(label: Array, probability: Array, k: int) -> float:
     """Share of rows whose class (label: index [N]) is among the k most probable of probability [N, C]."""
+    return float(np.mean(_hits(label, probability, k)))
+
+
+def _hits(label: Array, probability: Array, k: int) -> Array:
     own = np.take_along_axis(probability, label.astype(np.int64)[:, None], 1)
     places = k - (probability > own).sum(1)
-    return float(np.mean(np.clip(places / (probability == own).sum(1), 0, 1)))
+    hits: Array = np.clip(places / (probability == own).sum(1), 0, 1)
+    return hits
 
 
 def log_loss_multiclass(label: Array, probability: Array) -> float:
     """Mean cross-entropy in nats of class indices [N] under probability [N, C], clipped to [1e-7, 1 - 1e-7]."""
+    return float(np.mean(_class_log_losses(label, probability)))
+
+
+def _class_log_losses(label: Array, probability: Array) -> Array:
     own = np.take_along_axis(probability, label.astype(np.int64)[:, None], 1)
-    return float(-np.mean(np.log(np.clip(own.astype(np.float64), EPSILON, 1 - EPSILON))))
+    return -np.log(np.clip(own.astype(np.float64), EPSILON, 1 - EPSILON))
 
 
 def ndcg(gain: Array, score: Array, group: Array, k: int = 10) -> float | None:
@@ -223,11 +287,16 @@ def ndcg(gain: Array, score: Array, group: Array, k: int = 10) -> float | None:
     None if there is no such group; ValueError for a negative gain. Sources: Jarvelin and Kekalainen, TOIS 2002; ties
     share their discounts: McSherry and Najork, ECIR 2008.
     """
+    return _mean(_ndcgs(gain, score, group, k))
+
+
+def _ndcgs(gain: Array, score: Array, group: Array, k: int) -> Array:
+    """Of each group that counts."""
     if gain.min(initial=0) < 0:
         raise ValueError(f"nDCG needs gains >= 0, found {gain.min()}")
     achieved, ideal = _ties(gain, score, group), _ties(gain, gain, group)
     counted = ideal.per_group(ideal.size < ideal.rows[ideal.group]) > 0
-    return _mean(_dcg(achieved, k)[counted] / _dcg(ideal, k)[counted])
+    return _dcg(achieved, k)[counted] / _dcg(ideal, k)[counted]
 
 
 def _dcg(ties: _Ties, k: int) -> Array:
@@ -242,12 +311,17 @@ def mrr(label: Array, score: Array, group: Array) -> float | None:
     Mean over the groups with a positive and a negative; None if there is none. With several positives the best value
     is below 1. Source: Wu et al., MIND, ACL 2020, and its evaluation script.
     """
+    return _mean(_mrrs(label, score, group))
+
+
+def _mrrs(label: Array, score: Array, group: Array) -> Array:
+    """Of each group that counts."""
     ties = _ties(label > 0, score, group)
     upto = np.append(0, np.cumsum(1 / np.arange(1, ties.rows.max(initial=0) + 1)))  # sum of 1 / rank of ranks 1 .. r
     reciprocal = (upto[ties.above + ties.size] - upto[ties.above]) / ties.size
     positives = ties.per_group(ties.value)
     counted = (positives > 0) & (positives < ties.rows)
-    return _mean(ties.per_group(ties.value * reciprocal)[counted] / positives[counted])
+    return ties.per_group(ties.value * reciprocal)[counted] / positives[counted]
 
 
 def hit_rate(label: Array, score: Array, group: Array, k: int) -> float | None:
@@ -256,6 +330,11 @@ def hit_rate(label: Array, score: Array, group: Array, k: int) -> float | None:
     A tie block of s rows, n of them negative, of which m are in the top k, has no hit with probability
     C(n, m) / C(s, m) (hypergeometric). None if there is no such group.
     """
+    return _mean(_hit_rates(label, score, group, k))
+
+
+def _hit_rates(label: Array, score: Array, group: Array, k: int) -> Array:
+    """Of each group that counts."""
     ties = _ties(label > 0, score, group, every=True)
     positives = ties.per_group(ties.value)
     counted = (positives > 0) & (positives < ties.rows)
@@ -264,7 +343,26 @@ def hit_rate(label: Array, score: Array, group: Array, k: int) -> float | None:
     # gammaln is +inf at 0, -1, ...: more draws than negatives are a sure hit, log P(miss) = -inf
     miss = gammaln(negative + 1) - gammaln(negative - drawn + 1) - gammaln(ties.size + 1)
     miss += gammaln(ties.size - drawn + 1)
-    return _mean(-np.expm1(ties.per_group(miss)[counted]))
+    return -np.expm1(ties.per_group(miss)[counted])
+
+
+@dataclass
+class Mean:
+    """A metric that is the mean of a value of each row, or of each group that counts, from pieces of whole groups."""
+
+    each: Callable[[Array, Array, Array], Array]  # (label, prediction, group) -> values
+    end: Callable[[float], float] = float
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, label: Array, prediction: Array, group: Array) -> None:
+        """label, group: [n]; prediction: [n] or [n, C]."""
+        values = self.each(label, prediction, group)
+        self.total, self.count = self.total + float(values.sum()), self.count + values.size
+
+    def value(self) -> float | None:
+        """None if nothing counts."""
+        return self.end(self.total / self.count) if self.count else None
 
 
 @dataclass(frozen=True)
@@ -272,29 +370,48 @@ class Metric:
     """A metric. ``fn``: (label [N], prediction [N] or [N, C], group [N], user [N]) -> value, None where undefined.
 
     larger: larger is better. perfect: value of a perfect prediction (of ``mrr``: with one positive in each group).
+    in_pieces: makes what gives it from pieces of more rows than fit in memory; None if it needs all rows at once.
     """
 
     fn: Callable[[Array, Array, Array, Array], float | None]
     larger: bool
     perfect: float
+    in_pieces: Callable[[], AucBins | Mean] | None = None
 
 
 METRICS: dict[str, Metric] = {
-    "auc": Metric(lambda y, p, group, user: auc(y, p), True, 1.0),
+    "auc": Metric(lambda y, p, group, user: auc(y, p), True, 1.0, AucBins),
     "gauc": Metric(lambda y, p, group, user: gauc(y, p, user), True, 1.0),
-    "log_loss": Metric(lambda y, p, group, user: log_loss(y, p), False, 0.0),
+    "log_loss": Metric(
+        lambda y, p, group, user: log_loss(y, p), False, 0.0, lambda: Mean(lambda y, p, group: _log_losses(y, p))
+    ),
     "ece": Metric(lambda y, p, group, user: ece(y, p), False, 0.0),
-    "rmse": Metric(lambda y, p, group, user: rmse(y, p), False, 0.0),
-    "mae": Metric(lambda y, p, group, user: mae(y, p), False, 0.0),
+    "rmse": Metric(
+        lambda y, p, group, user: rmse(y, p), False, 0.0, lambda: Mean(lambda y, p, group: _squares(y, p), math.sqrt)
+    ),
+    "mae": Metric(lambda y, p, group, user: mae(y, p), False, 0.0, lambda: Mean(lambda y, p, group: _distances(y, p))),
     "xauc": Metric(lambda y, p, group, user: xauc(y, p), True, 1.0),
-    "top1": Metric(lambda y, p, group, user: top_k(y, p, 1), True, 1.0),
-    "top3": Metric(lambda y, p, group, user: top_k(y, p, 3), True, 1.0),
-    "log_loss_multiclass": Metric(lambda y, p, group, user: log_loss_multiclass(y, p), False, 0.0),
-    "ndcg@5": Metric(lambda y, p, group, user: ndcg(y, p, group, 5), True, 1.0),
-    "ndcg@10": Metric(lambda y, p, group, user: ndcg(y, p, group, 10), True, 1.0),
-    "mrr": Metric(lambda y, p, group, user: mrr(y, p, group), True, 1.0),
-    "hr@1": Metric(lambda y, p, group, user: hit_rate(y, p, group, 1), True, 1.0),
-    "hr@3": Metric(lambda y, p, group, user: hit_rate(y, p, group, 3), True, 1.0),
+    "top1": Metric(
+        lambda y, p, group, user: top_k(y, p, 1), True, 1.0, lambda: Mean(lambda y, p, group: _hits(y, p, 1))
+    ),
+    "top3": Metric(
+        lambda y, p, group, user: top_k(y, p, 3), True, 1.0, lambda: Mean(lambda y, p, group: _hits(y, p, 3))
+    ),
+    "log_loss_multiclass": Metric(
+        lambda y, p, group, user: log_loss_multiclass(y, p),
+        False,
+        0.0,
+        lambda: Mean(lambda y, p, group: _class_log_losses(y, p)),
+    ),
+    "ndcg@5": Metric(lambda y, p, group, user: ndcg(y, p, group, 5), True, 1.0, lambda: Mean(partial(_ndcgs, k=5))),
+    "ndcg@10": Metric(lambda y, p, group, user: ndcg(y, p, group, 10), True, 1.0, lambda: Mean(partial(_ndcgs, k=10))),
+    "mrr": Metric(lambda y, p, group, user: mrr(y, p, group), True, 1.0, lambda: Mean(_mrrs)),
+    "hr@1": Metric(
+        lambda y, p, group, user: hit_rate(y, p, group, 1), True, 1.0, lambda: Mean(partial(_hit_rates, k=1))
+    ),
+    "hr@3": Metric(
+        lambda y, p, group, user: hit_rate(y, p, group, 3), True, 1.0, lambda: Mean(partial(_hit_rates, k=3))
+    ),
 }
 
 
@@ -307,6 +424,12 @@ def compute(name: str, label: Array, prediction: Array, group: Array, user: Arra
     if name not in METRICS:
         raise KeyError(f"unknown metric '{name}'; known: {', '.join(METRICS)}")
     label, prediction, group, user = (np.asarray(column) for column in (label, prediction, group, user))
+    check(name, label, prediction, group, user)
+    return METRICS[name].fn(label, prediction, group, user) if len(label) else None
+
+
+def check(name: str, label: Array, prediction: Array, group: Array, user: Array) -> None:
+    """Raises ValueError for columns that no metric may see, as said of ``compute``."""
     # [N, 1] is refused because it would broadcast against [N]
     if not label.shape == prediction.shape[:1] == group.shape == user.shape or prediction.shape[1:] == (1,):
         shapes = f"label {label.shape}, prediction {prediction.shape}, group {group.shape}, user {user.shape}"
@@ -315,7 +438,6 @@ def compute(name: str, label: Array, prediction: Array, group: Array, user: Arra
         bad = int((~np.isfinite(values)).sum())
         if bad:
             raise ValueError(f"{name}: {what} are not finite ({bad} of {values.size} values)")
-    return METRICS[name].fn(label, prediction, group, user) if len(label) else None
 
 
 def skill(name: str, value: float, chance: float) -> float:
