@@ -7,10 +7,8 @@ the order of the rows never matters. A binary label is positive where it is > 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ Array = NDArray[Any]
 
 EPSILON = 1e-7  # probabilities are clipped to [EPSILON, 1 - EPSILON] before a logarithm
 BINS = 15
-_HALF = 0x3F000000 >> 9  # the bin of 1/2: its bits as float32, without the last 9
 
 
 @dataclass(frozen=True)
@@ -139,45 +136,6 @@ def _pairs(positive: Array, score: Array, group: Array | None = None) -> tuple[A
     return pairs - wrong, pairs, ties.rows
 
 
-@dataclass
-class AucBins:
-    """AUC of any number of rows in 32 MB: counts of positives and negatives in bins of the score, piece after piece.
-
-    Scores are probabilities, as float32. A bin holds those that share the exponent and the first 14 bits of the
-    mantissa, of p below 1/2 and of 1 - p above. Pairs in two bins are counted exactly; those within a bin count 1/2,
-    and each is off by at most 1/2.
-    """
-
-    positives: Array = field(default_factory=lambda: np.zeros(2 * _HALF + 1, np.uint32))
-    negatives: Array = field(default_factory=lambda: np.zeros(2 * _HALF + 1, np.uint32))
-
-    def add(self, label: Array, score: Array, group: Array | None = None) -> None:
-        """label, score: [n]; groups do not matter. Raises ValueError for a score that is no probability."""
-        score = score.astype(np.float32, copy=False)
-        if not ((score >= 0) & (score <= 1)).all():
-            raise ValueError("AUC in bins needs scores from 0 to 1")
-        upper = score >= 0.5
-        place = np.abs(np.where(upper, 1 - score, score)).view(np.int32) >> 9
-        place = np.where(upper, 2 * _HALF - place, place)
-        positive = label > 0
-        self.positives += np.bincount(place[positive], minlength=2 * _HALF + 1).astype(np.uint32)
-        self.negatives += np.bincount(place[~positive], minlength=2 * _HALF + 1).astype(np.uint32)
-
-    def interval(self) -> tuple[float, float] | None:
-        """The least and the largest value that AUC can have; None if there is one class."""
-        positives, negatives = self.positives.astype(np.float64), self.negatives.astype(np.float64)
-        pairs = positives.sum() * negatives.sum()
-        if not pairs:
-            return None
-        surely = (positives * (np.cumsum(negatives) - negatives)).sum()
-        return float(surely / pairs), float((surely + (positives * negatives).sum()) / pairs)
-
-    def value(self) -> float | None:
-        """The middle of the interval."""
-        found = self.interval()
-        return None if found is None else (found[0] + found[1]) / 2
-
-
 def _mean(values: Array) -> float | None:
     return float(values.mean()) if len(values) else None
 
@@ -217,10 +175,11 @@ def xauc(label: Array, value: Array) -> float | None:
 
 def log_loss(label: Array, probability: Array) -> float:
     """Mean binary cross-entropy in nats, at least one row; probabilities are clipped to [1e-7, 1 - 1e-7]."""
-    return float(np.mean(_log_losses(label, probability)))
+    return float(np.mean(log_losses(label, probability)))
 
 
-def _log_losses(label: Array, probability: Array) -> Array:
+def log_losses(label: Array, probability: Array) -> Array:
+    """Cross-entropy of each row, as in ``log_loss``."""
     label = np.asarray(label, np.float64)
     p = np.clip(np.asarray(probability, np.float64), EPSILON, 1 - EPSILON)
     losses: Array = -(label * np.log(p) + (1 - label) * np.log1p(-p))
@@ -242,40 +201,44 @@ def ece(label: Array, probability: Array) -> float:
 
 def rmse(label: Array, value: Array) -> float:
     """Root of the mean squared error, in units of the label; at least one row."""
-    return float(np.sqrt(np.mean(_squares(label, value))))
+    return float(np.sqrt(np.mean(squares(label, value))))
 
 
-def _squares(label: Array, value: Array) -> Array:
+def squares(label: Array, value: Array) -> Array:
+    """Squared error of each row."""
     return np.square(np.subtract(label, value, dtype=np.float64))
 
 
 def mae(label: Array, value: Array) -> float:
     """Mean absolute error, in units of the label; at least one row."""
-    return float(np.mean(_distances(label, value)))
+    return float(np.mean(distances(label, value)))
 
 
-def _distances(label: Array, value: Array) -> Array:
+def distances(label: Array, value: Array) -> Array:
+    """Absolute error of each row."""
     return np.abs(np.subtract(label, value, dtype=np.float64))
 
 
 def top_k(label: Array, probability: Array, k: int) -> float:
     """Share of rows whose class (label: index [N]) is among the k most probable of probability [N, C]."""
-    return float(np.mean(_hits(label, probability, k)))
+    return float(np.mean(hits(label, probability, k)))
 
 
-def _hits(label: Array, probability: Array, k: int) -> Array:
+def hits(label: Array, probability: Array, k: int) -> Array:
+    """Of each row, whether its class is among the k most probable; with ties, the probability of that."""
     own = np.take_along_axis(probability, label.astype(np.int64)[:, None], 1)
     places = k - (probability > own).sum(1)
-    hits: Array = np.clip(places / (probability == own).sum(1), 0, 1)
-    return hits
+    found: Array = np.clip(places / (probability == own).sum(1), 0, 1)
+    return found
 
 
 def log_loss_multiclass(label: Array, probability: Array) -> float:
     """Mean cross-entropy in nats of class indices [N] under probability [N, C], clipped to [1e-7, 1 - 1e-7]."""
-    return float(np.mean(_class_log_losses(label, probability)))
+    return float(np.mean(class_log_losses(label, probability)))
 
 
-def _class_log_losses(label: Array, probability: Array) -> Array:
+def class_log_losses(label: Array, probability: Array) -> Array:
+    """Cross-entropy of each row, as in ``log_loss_multiclass``."""
     own = np.take_along_axis(probability, label.astype(np.int64)[:, None], 1)
     return -np.log(np.clip(own.astype(np.float64), EPSILON, 1 - EPSILON))
 
@@ -287,11 +250,11 @@ def ndcg(gain: Array, score: Array, group: Array, k: int = 10) -> float | None:
     None if there is no such group; ValueError for a negative gain. Sources: Jarvelin and Kekalainen, TOIS 2002; ties
     share their discounts: McSherry and Najork, ECIR 2008.
     """
-    return _mean(_ndcgs(gain, score, group, k))
+    return _mean(ndcgs(gain, score, group, k))
 
 
-def _ndcgs(gain: Array, score: Array, group: Array, k: int) -> Array:
-    """Of each group that counts."""
+def ndcgs(gain: Array, score: Array, group: Array, k: int) -> Array:
+    """Of each group that counts, as in ``ndcg``."""
     if gain.min(initial=0) < 0:
         raise ValueError(f"nDCG needs gains >= 0, found {gain.min()}")
     achieved, ideal = _ties(gain, score, group), _ties(gain, gain, group)
@@ -311,11 +274,11 @@ def mrr(label: Array, score: Array, group: Array) -> float | None:
     Mean over the groups with a positive and a negative; None if there is none. With several positives the best value
     is below 1. Source: Wu et al., MIND, ACL 2020, and its evaluation script.
     """
-    return _mean(_mrrs(label, score, group))
+    return _mean(mrrs(label, score, group))
 
 
-def _mrrs(label: Array, score: Array, group: Array) -> Array:
-    """Of each group that counts."""
+def mrrs(label: Array, score: Array, group: Array) -> Array:
+    """Of each group that counts, as in ``mrr``."""
     ties = _ties(label > 0, score, group)
     upto = np.append(0, np.cumsum(1 / np.arange(1, ties.rows.max(initial=0) + 1)))  # sum of 1 / rank of ranks 1 .. r
     reciprocal = (upto[ties.above + ties.size] - upto[ties.above]) / ties.size
@@ -330,11 +293,11 @@ def hit_rate(label: Array, score: Array, group: Array, k: int) -> float | None:
     A tie block of s rows, n of them negative, of which m are in the top k, has no hit with probability
     C(n, m) / C(s, m) (hypergeometric). None if there is no such group.
     """
-    return _mean(_hit_rates(label, score, group, k))
+    return _mean(hit_rates(label, score, group, k))
 
 
-def _hit_rates(label: Array, score: Array, group: Array, k: int) -> Array:
-    """Of each group that counts."""
+def hit_rates(label: Array, score: Array, group: Array, k: int) -> Array:
+    """Of each group that counts, as in ``hit_rate``."""
     ties = _ties(label > 0, score, group, every=True)
     positives = ties.per_group(ties.value)
     counted = (positives > 0) & (positives < ties.rows)
@@ -346,72 +309,34 @@ def _hit_rates(label: Array, score: Array, group: Array, k: int) -> Array:
     return -np.expm1(ties.per_group(miss)[counted])
 
 
-@dataclass
-class Mean:
-    """A metric that is the mean of a value of each row, or of each group that counts, from pieces of whole groups."""
-
-    each: Callable[[Array, Array, Array], Array]  # (label, prediction, group) -> values
-    end: Callable[[float], float] = float
-    total: float = 0.0
-    count: int = 0
-
-    def add(self, label: Array, prediction: Array, group: Array) -> None:
-        """label, group: [n]; prediction: [n] or [n, C]."""
-        values = self.each(label, prediction, group)
-        self.total, self.count = self.total + float(values.sum()), self.count + values.size
-
-    def value(self) -> float | None:
-        """None if nothing counts."""
-        return self.end(self.total / self.count) if self.count else None
-
-
 @dataclass(frozen=True)
 class Metric:
     """A metric. ``fn``: (label [N], prediction [N] or [N, C], group [N], user [N]) -> value, None where undefined.
 
     larger: larger is better. perfect: value of a perfect prediction (of ``mrr``: with one positive in each group).
-    in_pieces: makes what gives it from pieces of more rows than fit in memory; None if it needs all rows at once.
     """
 
     fn: Callable[[Array, Array, Array, Array], float | None]
     larger: bool
     perfect: float
-    in_pieces: Callable[[], AucBins | Mean] | None = None
 
 
 METRICS: dict[str, Metric] = {
-    "auc": Metric(lambda y, p, group, user: auc(y, p), True, 1.0, AucBins),
+    "auc": Metric(lambda y, p, group, user: auc(y, p), True, 1.0),
     "gauc": Metric(lambda y, p, group, user: gauc(y, p, user), True, 1.0),
-    "log_loss": Metric(
-        lambda y, p, group, user: log_loss(y, p), False, 0.0, lambda: Mean(lambda y, p, group: _log_losses(y, p))
-    ),
+    "log_loss": Metric(lambda y, p, group, user: log_loss(y, p), False, 0.0),
     "ece": Metric(lambda y, p, group, user: ece(y, p), False, 0.0),
-    "rmse": Metric(
-        lambda y, p, group, user: rmse(y, p), False, 0.0, lambda: Mean(lambda y, p, group: _squares(y, p), math.sqrt)
-    ),
-    "mae": Metric(lambda y, p, group, user: mae(y, p), False, 0.0, lambda: Mean(lambda y, p, group: _distances(y, p))),
+    "rmse": Metric(lambda y, p, group, user: rmse(y, p), False, 0.0),
+    "mae": Metric(lambda y, p, group, user: mae(y, p), False, 0.0),
     "xauc": Metric(lambda y, p, group, user: xauc(y, p), True, 1.0),
-    "top1": Metric(
-        lambda y, p, group, user: top_k(y, p, 1), True, 1.0, lambda: Mean(lambda y, p, group: _hits(y, p, 1))
-    ),
-    "top3": Metric(
-        lambda y, p, group, user: top_k(y, p, 3), True, 1.0, lambda: Mean(lambda y, p, group: _hits(y, p, 3))
-    ),
-    "log_loss_multiclass": Metric(
-        lambda y, p, group, user: log_loss_multiclass(y, p),
-        False,
-        0.0,
-        lambda: Mean(lambda y, p, group: _class_log_losses(y, p)),
-    ),
-    "ndcg@5": Metric(lambda y, p, group, user: ndcg(y, p, group, 5), True, 1.0, lambda: Mean(partial(_ndcgs, k=5))),
-    "ndcg@10": Metric(lambda y, p, group, user: ndcg(y, p, group, 10), True, 1.0, lambda: Mean(partial(_ndcgs, k=10))),
-    "mrr": Metric(lambda y, p, group, user: mrr(y, p, group), True, 1.0, lambda: Mean(_mrrs)),
-    "hr@1": Metric(
-        lambda y, p, group, user: hit_rate(y, p, group, 1), True, 1.0, lambda: Mean(partial(_hit_rates, k=1))
-    ),
-    "hr@3": Metric(
-        lambda y, p, group, user: hit_rate(y, p, group, 3), True, 1.0, lambda: Mean(partial(_hit_rates, k=3))
-    ),
+    "top1": Metric(lambda y, p, group, user: top_k(y, p, 1), True, 1.0),
+    "top3": Metric(lambda y, p, group, user: top_k(y, p, 3), True, 1.0),
+    "log_loss_multiclass": Metric(lambda y, p, group, user: log_loss_multiclass(y, p), False, 0.0),
+    "ndcg@5": Metric(lambda y, p, group, user: ndcg(y, p, group, 5), True, 1.0),
+    "ndcg@10": Metric(lambda y, p, group, user: ndcg(y, p, group, 10), True, 1.0),
+    "mrr": Metric(lambda y, p, group, user: mrr(y, p, group), True, 1.0),
+    "hr@1": Metric(lambda y, p, group, user: hit_rate(y, p, group, 1), True, 1.0),
+    "hr@3": Metric(lambda y, p, group, user: hit_rate(y, p, group, 3), True, 1.0),
 }
 
 

@@ -1,7 +1,7 @@
 """Predictions on a split -> metrics by task, also on rows never seen in training, and the two yardsticks.
 
-A large split is scored piece by piece: AUC in bins, the middle of ``metrics.AucBins.interval``; what is a mean over
-rows or groups as ever; metrics that need all rows at once are None there.
+A large split is scored piece by piece, by ``bench.pieces``: AUC is then the middle of an interval, and what needs all
+rows at once is None.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from bench import metrics
 from bench.api import Task
 from bench.data.stored import Spilled
 from bench.data.tensors import Split
+from bench.pieces import IN_PIECES
 
 Scores = dict[str, dict[str, float | None]]
 Predictions = Mapping[str, np.ndarray | Spilled]
@@ -105,14 +106,13 @@ def references(train: Split, test: Split, extra: Sequence[Split] = ()) -> dict[s
 
 
 def _in_pieces(split: Split, predictions: Predictions, names: Mapping[str, Sequence[str]], keep: Keep | None) -> Scores:
-    makers = {task: {name: metrics.METRICS[name].in_pieces for name in names[task]} for task in names}
-    totals = {task: {name: make() for name, make in of.items() if make is not None} for task, of in makers.items()}
+    totals = {task: {name: IN_PIECES[name]() for name in of if name in IN_PIECES} for task, of in names.items()}
     groups = rows = 0
     for piece in split.pieces():
         for task in split.schema.tasks:
             first, size = (groups, piece.groups) if task.scope == "user" else (rows, piece.rows)
             columns = _columns(piece, task, predictions[task.name][first : first + size], keep)
-            for name, total in totals[task.name].items():
+            for name, total in totals[task.name].items() if len(columns[0]) else ():
                 metrics.check(name, *columns)
                 total.add(*columns[:3])
         groups, rows = groups + piece.groups, rows + piece.rows

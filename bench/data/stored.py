@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, finalize
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ class Spilled:
         folder = cache.root()
         folder.mkdir(parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (kept open)
+        finalize(self, self._file.close)
         self._rows = 0
         self._shape: tuple[int, ...] = ()  # of a row
 

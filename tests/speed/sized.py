@@ -75,7 +75,7 @@ def chunk(number: int, rows: int) -> dict[str, np.ndarray]:
 
 
 def write(folder: Path, rows: dict[str, int]) -> None:
-    """The folder of a prepared data set with parts of so many rows, multiples of 20; one chunk is in memory at a time."""
+    """The folder of a prepared data set with parts of so many rows, multiples of 20; a chunk is in memory at a time."""
     code = np.arange(ITEMS, dtype=np.int32)
     (folder / "arrays" / "items").mkdir(parents=True)
     np.save(folder / "arrays" / "items" / "cat.npy", np.stack([code, code % BRANDS], axis=1))

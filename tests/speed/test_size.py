@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 from report import report
-from sized import BATCH, WARM, split, write
+from sized import BATCH, CARDINALITY, WARM, split, write
 
 from bench import config, machine
 from bench.data.tensors import LARGE, WINDOW
@@ -54,7 +54,7 @@ def child(folder: Path, steps: int) -> dict[str, Any]:
 
 
 def test_cost_against_rows(folders: dict[int, Path]) -> None:
-    """Rows/s within 25 % of each other at all sizes, and peak memory at 10^8 rows at most a tenth above that at 10^7."""
+    """Rows/s within 25 % of each other at all sizes; peak memory at 10^8 rows at most a tenth above that at 10^7."""
     runs: dict[int, list[dict[str, Any]]] = {rows: [] for rows in SIZES}
     for _ in range(ROUNDS):
         for rows, folder in folders.items():
@@ -79,8 +79,8 @@ def test_cost_against_rows(folders: dict[int, Path]) -> None:
         f"`shared_bottom` with defaults, batch {BATCH}, one thread; {STEPS - WARM:,} steps, the start of an epoch's",
         f"order over all rows (small sizes: several epochs); medians of {ROUNDS} rounds in turn, each in a process of",
         "its own. Validation is on a tenth as many rows more. Batches alone: a whole epoch over all rows. Resident",
-        f"memory; {libraries:.0f} MB of it are there before the first batch. The largest has {on_disk:.1f} GB of files,",
-        f"which the system may have in its cache. Parts of more than {LARGE:,} rows are read in windows.",
+        f"memory; {libraries:.0f} MB of it are there before the first batch. The largest has {on_disk:.1f} GB of",
+        f"files, which the system may have in its cache. Parts of more than {LARGE:,} rows are read in windows.",
     ]
     report("Size", "\n".join(lines))
     assert all(alone["rows"] == rows for rows, alone in batches.items())
@@ -128,8 +128,9 @@ def test_cost_against_tasks_and_experts() -> None:
         lines.append(
             f"| {name} | {tasks} | {own.get(name, '-')} | {taken * 1000:.1f} | {BATCH / taken / 1000:.0f} | {count:,} |"
         )
-    lines += ["", f"Defaults otherwise, batch {BATCH}, one thread, CPU time, medians of {TABLE_ROUNDS} rounds in turn."]
     lines += [
-        f"All have {sum(method.inputs.table.weight.numel() for method, _, _ in made[:1]):,} parameters of embeddings more."
+        "",
+        f"Defaults otherwise, batch {BATCH}, one thread, CPU time, medians of {TABLE_ROUNDS} rounds in turn. The",
+        f"embeddings of {sum(CARDINALITY.values()):,} codes come on top of the parameters.",
     ]
     report("Tasks and experts", "\n".join(lines))
