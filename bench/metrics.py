@@ -151,9 +151,15 @@ def gauc(label: Array, score: Array, user: Array) -> float | None:
 
     None if there is no such user. Source: Zhu et al., Optimized Cost per Click in Taobao Display Advertising, KDD 2017.
     """
+    values, rows = user_aucs(label, score, user)
+    return float(np.average(values, weights=rows)) if len(values) else None
+
+
+def user_aucs(label: Array, score: Array, user: Array) -> tuple[Array, Array]:
+    """AUC and rows of each user with both classes."""
     right, pairs, rows = _pairs(label > 0, score, user)
     counted = pairs > 0
-    return float(np.average(right[counted] / pairs[counted], weights=rows[counted])) if counted.any() else None
+    return right[counted] / pairs[counted], rows[counted]
 
 
 def xauc(label: Array, value: Array) -> float | None:

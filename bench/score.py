@@ -1,7 +1,7 @@
 """Predictions on a split -> metrics by task, also on rows never seen in training, and the two yardsticks.
 
-A large split is scored piece by piece, by ``bench.pieces``: AUC is then the middle of an interval, and what needs all
-rows at once is None.
+A large split is scored piece by piece, by ``bench.pieces``: ``auc`` is then the middle of an interval, ``ece``
+is near, and ``xauc`` is None.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _in_pieces(split: Split, predictions: Predictions, names: Mapping[str, Seque
             columns = _columns(piece, task, predictions[task.name][first : first + size], keep)
             for name, total in totals[task.name].items() if len(columns[0]) else ():
                 metrics.check(name, *columns)
-                total.add(*columns[:3])
+                total.add(*columns)
         groups, rows = groups + piece.groups, rows + piece.rows
     return {
         task: {name: totals[task][name].value() if name in totals[task] else None for name in names[task]}

@@ -20,7 +20,7 @@ from bench.data.prepare import Data
 from bench.data.stored import Spilled, held, mapped
 from bench.data.tensors import Split
 from bench.nn import base_rate, base_rate_of
-from bench.pieces import HALF, IN_PIECES, AucBins
+from bench.pieces import HALF, IN_PIECES, Auc
 from bench.score import Scores, chance, everything, score
 
 SIZE = 64
@@ -235,12 +235,18 @@ def test_spilled_numbers_come_back() -> None:
 # Metrics in pieces
 
 
-def in_pieces(name: str, label: np.ndarray, prediction: np.ndarray, group: np.ndarray) -> float | None:
+def in_pieces(
+    name: str, label: np.ndarray, prediction: np.ndarray, group: np.ndarray, user: np.ndarray | None = None
+) -> float | None:
     total = IN_PIECES[name]()
     for part in np.array_split(np.unique(group), 4):
         use = np.isin(group, part)
-        total.add(label[use], prediction[use], group[use])
+        total.add(label[use], prediction[use], group[use], (group if user is None else user)[use])
     return total.value()
+
+
+def add(bins: Auc, label: np.ndarray, score_: np.ndarray) -> None:
+    bins.add(label, score_, np.zeros(len(label), int), np.zeros(len(label), int))
 
 
 def test_auc_in_bins_against_scikit_learn() -> None:
@@ -248,9 +254,9 @@ def test_auc_in_bins_against_scikit_learn() -> None:
     logit = draw.normal(-3, 1.5, 200_000)
     label = (draw.random(len(logit)) < 1 / (1 + np.exp(-logit))).astype(np.float32)
     score_ = (1 / (1 + np.exp(-logit - draw.normal(0, 1, len(logit))))).astype(np.float32)
-    bins = AucBins()
+    bins = Auc()
     for part in np.array_split(np.arange(len(label)), 7):
-        bins.add(label[part], score_[part])
+        add(bins, label[part], score_[part])
     low, high = bins.interval() or (0.0, 0.0)
     assert low <= roc_auc_score(label, score_) <= high and 0 < high - low < 1e-4
     assert bins.value() == pytest.approx(roc_auc_score(label, score_), abs=1e-6)
@@ -264,8 +270,8 @@ def test_auc_in_bins_is_exact_where_no_bin_has_both_classes_but_in_ties() -> Non
     assert in_pieces("auc", label, np.full(5000, 0.3), np.arange(5000)) == 0.5
     assert in_pieces("auc", np.ones(10), np.full(10, 0.3), np.arange(10)) is None
     near = np.float32(0.25) + np.float32([0, 2**-10, 2**-17, 2**-25])  # the first and the two last share a bin
-    bins = AucBins()
-    bins.add(np.array([0, 0, 1, 1]), near)
+    bins = Auc()
+    add(bins, np.array([0, 0, 1, 1]), near)
     assert bins.interval() == (0.0, 0.5)
 
 
@@ -277,8 +283,8 @@ def test_auc_in_bins_is_exact_where_no_bin_has_both_classes_but_in_ties() -> Non
 )
 def test_auc_is_in_its_interval(rows: list[tuple[bool, float]]) -> None:
     label, score_ = np.array([r[0] for r in rows], float), np.array([r[1] for r in rows], np.float32)
-    bins = AucBins()
-    bins.add(label, score_)
+    bins = Auc()
+    add(bins, label, score_)
     low, high = bins.interval() or (2.0, -1.0)
     assert low - 1e-12 <= (metrics.auc(label, score_) or 0) <= high + 1e-12
 
@@ -287,26 +293,39 @@ def test_bins_keep_the_order_of_the_scores() -> None:
     edges = np.float32([0, -0.0, 1e-45, 1e-38, 0.1, 0.49999997, 0.5, 0.50000006, 0.9, 0.99999994, 1])
     places = []
     for value in edges:
-        bins = AucBins()
-        bins.add(np.ones(1), np.array([value]))
+        bins = Auc()
+        add(bins, np.ones(1), np.array([value]))
         places.append(int(np.flatnonzero(bins.positives)[0]))
     assert places == sorted(places) and places[0] == places[1] == 0 and places[6] == HALF and places[-1] == 2 * HALF
     for bad in (-0.1, 1.1, np.nan):
         with pytest.raises(ValueError, match="from 0 to 1"):
-            AucBins().add(np.ones(1), np.array([bad]))
+            add(Auc(), np.ones(1), np.array([bad]))
 
 
-def test_means_are_those_of_all_rows() -> None:
+def test_metrics_in_pieces_are_those_of_all_rows() -> None:
+    """Probabilities on a grid, so that no bin has two of them; users in several pieces."""
     draw = np.random.default_rng(2)
     n = 600
-    group, label = np.sort(draw.integers(0, 50, n)), (draw.random(n) < 0.3).astype(float)
-    probability, classes = draw.integers(1, 20, n) / 20, draw.dirichlet(np.ones(5), n)
-    target = draw.integers(0, 5, n).astype(float)
+    group, user = np.sort(draw.integers(0, 50, n)), draw.integers(0, 40, n)
+    label, target = (draw.random(n) < 0.3).astype(float), draw.integers(0, 5, n).astype(float)
+    probability, classes = draw.integers(0, 17, n) / 16, draw.dirichlet(np.ones(5), n)
     for name in IN_PIECES:
         several = name in ("top1", "top3", "log_loss_multiclass")
-        columns = (target, classes, group) if several else (label, probability, group)
-        assert in_pieces(name, *columns) == pytest.approx(metrics.compute(name, *columns, group), abs=1e-12), name
-    assert {*metrics.METRICS} - {*IN_PIECES} == {"gauc", "ece", "xauc"}
+        columns = (target, classes, group, user) if several else (label, probability, group, user)
+        assert in_pieces(name, *columns) == pytest.approx(metrics.compute(name, *columns), abs=1e-12), name
+    assert {*metrics.METRICS} - {*IN_PIECES} == {"xauc"}
+    nobody = in_pieces("gauc", np.ones(n), probability, group, user)
+    assert nobody is None and IN_PIECES["ece"]().value() is None and IN_PIECES["mrr"]().value() is None
+
+
+def test_calibration_in_bins_is_off_by_no_more_than_it_says() -> None:
+    draw = np.random.default_rng(3)
+    for spread in (1.0, 1e-3, 1e-5):  # the last: all rows in a few bins
+        probability = (0.3 + spread * draw.uniform(-0.2, 0.2, 5000)).astype(np.float32)
+        label = (draw.random(5000) < 0.25).astype(float)
+        largest = np.bincount(Auc.places(probability)).max() / 5000
+        found = in_pieces("ece", label, probability, np.arange(5000))
+        assert found == pytest.approx(metrics.ece(label, probability), abs=min(28 * largest, 1e-2)), spread
 
 
 # All together
@@ -319,7 +338,7 @@ def same(got: Scores, expected: Scores) -> None:
             if name not in IN_PIECES or value is None:
                 assert found is None, (task, name)
             else:  # an untrained model's predictions are close together, and some parts have few rows
-                assert found == pytest.approx(value, abs=2e-3 if name == "auc" else 1e-6), (task, name)
+                assert found == pytest.approx(value, abs=2e-3 if name in ("auc", "ece") else 1e-6), (task, name)
 
 
 def test_scores_are_those_of_the_whole(data: Data, large: Split, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,7 +377,7 @@ def test_a_run(method: str, data: Data, large: Split) -> None:
         assert record["status"] == "ok", record["error"]
         assert predictions == {}
         assert record["metrics"]["test"]["click"]["auc"] is not None
-        assert record["metrics"]["test"]["click"]["gauc"] is None
+        assert record["metrics"]["test"]["click"]["gauc"] is not None
     first, second = (record for record, _ in records)
     assert (first["metrics"], first["curve"]) == (second["metrics"], second["curve"])
 
