@@ -44,8 +44,9 @@ class Bins:
     def add(self, label: Array, prediction: Array, group: Array, user: Array) -> None:
         """See ``InPieces``. Raises ValueError for a score that is no probability."""
         place, positive = self.places(prediction), label > 0
-        self.positives += np.bincount(place[positive], minlength=2 * HALF + 1).astype(np.uint32)
-        self.negatives += np.bincount(place[~positive], minlength=2 * HALF + 1).astype(np.uint32)
+        one = np.uint32(1)  # of the counts' own type: thirty times faster than a Python number
+        np.add.at(self.positives, place[positive], one)
+        np.add.at(self.negatives, place[~positive], one)
 
     @staticmethod
     def places(score: Array) -> Array:
@@ -55,7 +56,7 @@ class Bins:
             raise ValueError("bins are for scores from 0 to 1")
         upper = score >= 0.5
         place = np.abs(np.where(upper, 1 - score, score)).view(np.int32) >> 9
-        return np.where(upper, 2 * HALF - place, place)
+        return np.where(upper, 2 * HALF - place, place).astype(np.intp)
 
 
 class Auc(Bins):
@@ -90,7 +91,7 @@ class Ece(Bins):
     def add(self, label: Array, prediction: Array, group: Array, user: Array) -> None:
         """See ``InPieces``."""
         super().add(label, prediction, group, user)
-        self.scores += np.bincount(self.places(prediction), prediction, 2 * HALF + 1)
+        np.add.at(self.scores, self.places(prediction), prediction.astype(np.float64))
 
     def value(self) -> float | None:
         """See ``InPieces``."""

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from bench.api import Batch, Items, Schema
 from bench.data.stored import LARGE, held
 
-WINDOW = 1 << 20  # rows, about, of a large split that are in memory at a time
+WINDOW = 1 << 20  # rows, about, of a large split that are in memory at a time while training
+PIECE = 1 << 18  # the same where the order is that of the file
 BLOCK = 1 << 13  # rows, about, that stay in one window: neighbours in the file, read at once
 
 
@@ -101,18 +102,18 @@ class Split:
             yield self._gather(order[first:last], rows[part], local[part] - first)
 
     def pieces(self) -> Iterator[Split]:
-        """The split in stored order: itself, or if it is large about ``WINDOW`` rows after another, in memory."""
+        """The split in stored order: itself, or if it is large pieces of about ``PIECE`` rows, in memory."""
         if not self.large:
             yield self
             return
-        size = self._groups_in(WINDOW)
+        size = self._groups_in(PIECE)
         for first in range(0, self.groups, size):
             yield self._held([(first, min(first + size, self.groups))])
 
     def defined(self, task: str) -> Iterator[Tensor]:
-        """The labels of a task where they are defined: all at once, or of a large split ``LARGE`` after ``LARGE``."""
-        for column in torch.split(self.labels[task], LARGE):
-            label = held(column) if self.large else column
+        """The labels of a task where they are defined: all at once, or of a large split piece by piece."""
+        column = self.labels[task]
+        for label in map(held, torch.split(column, PIECE)) if self.large else (column,):
             yield label[~label.isnan()]
 
     def _groups_in(self, rows: int) -> int:
