@@ -47,7 +47,7 @@ class Spilled:
     def __init__(self) -> None:
         folder = cache.root()
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (kept open)
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (kept open)
         finalize(self, self._file.close)
         self._rows = 0
         self._shape: tuple[int, ...] = ()  # of a row
@@ -62,6 +62,7 @@ class Spilled:
         return self._rows
 
     def __getitem__(self, part: slice) -> np.ndarray:
+        self._file.flush()
         first, last, _ = part.indices(self._rows)
         width = int(np.prod(self._shape))
         self._file.seek(4 * first * width)

@@ -130,7 +130,7 @@ class Split:
         def read(parts: Sequence[slice]) -> Callable[[Tensor], Tensor]:
             return lambda column: torch.cat([held(column[part]) for part in parts])
 
-        return self._of(start, read(groups), read(rows))._sent(self.items.cat.device)
+        return self._of(start, read(groups), read(rows))._all_to(self.items.cat.device)
 
     def to(self, device: torch.device) -> Split:
         """This split with its tensors on a device, so that batches are made there; ``start`` stays on the CPU.
@@ -139,9 +139,9 @@ class Split:
         """
         if self.large:
             return replace(self, items=_moved(self.items, device))
-        return self._sent(device)
+        return self._all_to(device)
 
-    def _sent(self, device: torch.device) -> Split:
+    def _all_to(self, device: torch.device) -> Split:
         if self.item.device == device:
             return self
         moved = {f.name: _moved(getattr(self, f.name), device) for f in fields(self) if f.name != "start"}
