@@ -165,9 +165,15 @@ def gauc(label: Array, score: Array, user: Array) -> float | None:
 
     None if there is no such user. Source: Zhu et al., Optimized Cost per Click in Taobao Display Advertising, KDD 2017.
     """
+    values, rows = user_aucs(label, score, user)
+    return float(np.average(values, weights=rows)) if len(values) else None
+
+
+def user_aucs(label: Array, score: Array, user: Array) -> tuple[Array, Array]:
+    """AUC and rows of each user with both classes."""
     right, pairs, rows = _pairs(label > 0, score, user)
     counted = pairs > 0
-    return float(np.average(right[counted] / pairs[counted], weights=rows[counted])) if counted.any() else None
+    return right[counted] / pairs[counted], rows[counted]
 
 
 def xauc(label: Array, value: Array) -> float | None:
@@ -189,9 +195,15 @@ def xauc(label: Array, value: Array) -> float | None:
 
 def log_loss(label: Array, probability: Array) -> float:
     """Mean binary cross-entropy in nats, at least one row; probabilities are clipped to [1e-7, 1 - 1e-7]."""
+    return float(np.mean(log_losses(label, probability)))
+
+
+def log_losses(label: Array, probability: Array) -> Array:
+    """Cross-entropy of each row, as in ``log_loss``."""
     label = np.asarray(label, np.float64)
     p = np.clip(np.asarray(probability, np.float64), EPSILON, 1 - EPSILON)
-    return float(-np.mean(label * np.log(p) + (1 - label) * np.log1p(-p)))
+    losses: Array = -(label * np.log(p) + (1 - label) * np.log1p(-p))
+    return losses
 
 
 def ece(label: Array, probability: Array) -> float:
@@ -209,25 +221,46 @@ def ece(label: Array, probability: Array) -> float:
 
 def rmse(label: Array, value: Array) -> float:
     """Root of the mean squared error, in units of the label; at least one row."""
-    return float(np.sqrt(np.mean(np.square(np.subtract(label, value, dtype=np.float64)))))
+    return float(np.sqrt(np.mean(squares(label, value))))
+
+
+def squares(label: Array, value: Array) -> Array:
+    """Squared error of each row."""
+    return np.square(np.subtract(label, value, dtype=np.float64))
 
 
 def mae(label: Array, value: Array) -> float:
     """Mean absolute error, in units of the label; at least one row."""
-    return float(np.mean(np.abs(np.subtract(label, value, dtype=np.float64))))
+    return float(np.mean(distances(label, value)))
+
+
+def distances(label: Array, value: Array) -> Array:
+    """Absolute error of each row."""
+    return np.abs(np.subtract(label, value, dtype=np.float64))
 
 
 def top_k(label: Array, probability: Array, k: int) -> float:
     """Share of rows whose class (label: index [N]) is among the k most probable of probability [N, C]."""
+    return float(np.mean(hits(label, probability, k)))
+
+
+def hits(label: Array, probability: Array, k: int) -> Array:
+    """Of each row, whether its class is among the k most probable; with ties, the probability of that."""
     own = np.take_along_axis(probability, label.astype(np.int64)[:, None], 1)
     places = k - (probability > own).sum(1)
-    return float(np.mean(np.clip(places / (probability == own).sum(1), 0, 1)))
+    found: Array = np.clip(places / (probability == own).sum(1), 0, 1)
+    return found
 
 
 def log_loss_multiclass(label: Array, probability: Array) -> float:
     """Mean cross-entropy in nats of class indices [N] under probability [N, C], clipped to [1e-7, 1 - 1e-7]."""
+    return float(np.mean(class_log_losses(label, probability)))
+
+
+def class_log_losses(label: Array, probability: Array) -> Array:
+    """Cross-entropy of each row, as in ``log_loss_multiclass``."""
     own = np.take_along_axis(probability, label.astype(np.int64)[:, None], 1)
-    return float(-np.mean(np.log(np.clip(own.astype(np.float64), EPSILON, 1 - EPSILON))))
+    return -np.log(np.clip(own.astype(np.float64), EPSILON, 1 - EPSILON))
 
 
 def ndcg(gain: Array, score: Array, group: Array, k: int = 10) -> float | None:
@@ -237,11 +270,16 @@ def ndcg(gain: Array, score: Array, group: Array, k: int = 10) -> float | None:
     None if there is no such group; ValueError for a negative gain. Sources: Jarvelin and Kekalainen, TOIS 2002; ties
     share their discounts: McSherry and Najork, ECIR 2008.
     """
+    return _mean(ndcgs(gain, score, group, k))
+
+
+def ndcgs(gain: Array, score: Array, group: Array, k: int) -> Array:
+    """Of each group that counts, as in ``ndcg``."""
     if gain.min(initial=0) < 0:
         raise ValueError(f"nDCG needs gains >= 0, found {gain.min()}")
     achieved, ideal = _ties(gain, score, group), _ties(gain, gain, group)
     counted = ideal.per_group(ideal.size < ideal.rows[ideal.group]) > 0
-    return _mean(_dcg(achieved, k)[counted] / _dcg(ideal, k)[counted])
+    return _dcg(achieved, k)[counted] / _dcg(ideal, k)[counted]
 
 
 def _dcg(ties: _Ties, k: int) -> Array:
@@ -256,12 +294,17 @@ def mrr(label: Array, score: Array, group: Array) -> float | None:
     Mean over the groups with a positive and a negative; None if there is none. With several positives the best value
     is below 1. Source: Wu et al., MIND, ACL 2020, and its evaluation script.
     """
+    return _mean(mrrs(label, score, group))
+
+
+def mrrs(label: Array, score: Array, group: Array) -> Array:
+    """Of each group that counts, as in ``mrr``."""
     ties = _ties(label > 0, score, group)
     upto = np.append(0, np.cumsum(1 / np.arange(1, ties.rows.max(initial=0) + 1)))  # sum of 1 / rank of ranks 1 .. r
     reciprocal = (upto[ties.above + ties.size] - upto[ties.above]) / ties.size
     positives = ties.per_group(ties.value)
     counted = (positives > 0) & (positives < ties.rows)
-    return _mean(ties.per_group(ties.value * reciprocal)[counted] / positives[counted])
+    return ties.per_group(ties.value * reciprocal)[counted] / positives[counted]
 
 
 def hit_rate(label: Array, score: Array, group: Array, k: int) -> float | None:
@@ -270,6 +313,11 @@ def hit_rate(label: Array, score: Array, group: Array, k: int) -> float | None:
     A tie block of s rows, n of them negative, of which m are in the top k, has no hit with probability
     C(n, m) / C(s, m) (hypergeometric). None if there is no such group.
     """
+    return _mean(hit_rates(label, score, group, k))
+
+
+def hit_rates(label: Array, score: Array, group: Array, k: int) -> Array:
+    """Of each group that counts, as in ``hit_rate``."""
     ties = _ties(label > 0, score, group, every=True)
     positives = ties.per_group(ties.value)
     counted = (positives > 0) & (positives < ties.rows)
@@ -278,7 +326,7 @@ def hit_rate(label: Array, score: Array, group: Array, k: int) -> float | None:
     # gammaln is +inf at 0, -1, ...: more draws than negatives are a sure hit, log P(miss) = -inf
     miss = gammaln(negative + 1) - gammaln(negative - drawn + 1) - gammaln(ties.size + 1)
     miss += gammaln(ties.size - drawn + 1)
-    return _mean(-np.expm1(ties.per_group(miss)[counted]))
+    return -np.expm1(ties.per_group(miss)[counted])
 
 
 @dataclass(frozen=True)
@@ -321,6 +369,12 @@ def compute(name: str, label: Array, prediction: Array, group: Array, user: Arra
     if name not in METRICS:
         raise KeyError(f"unknown metric '{name}'; known: {', '.join(METRICS)}")
     label, prediction, group, user = (np.asarray(column) for column in (label, prediction, group, user))
+    check(name, label, prediction, group, user)
+    return METRICS[name].fn(label, prediction, group, user) if len(label) else None
+
+
+def check(name: str, label: Array, prediction: Array, group: Array, user: Array) -> None:
+    """Raises ValueError for columns that no metric may see, as said of ``compute``."""
     # [N, 1] is refused because it would broadcast against [N]
     if not label.shape == prediction.shape[:1] == group.shape == user.shape or prediction.shape[1:] == (1,):
         shapes = f"label {label.shape}, prediction {prediction.shape}, group {group.shape}, user {user.shape}"
@@ -329,7 +383,6 @@ def compute(name: str, label: Array, prediction: Array, group: Array, user: Arra
         bad = values.size - np.count_nonzero(np.isfinite(values))
         if bad:
             raise ValueError(f"{name}: {what} are not finite ({bad} of {values.size} values)")
-    return METRICS[name].fn(label, prediction, group, user) if len(label) else None
 
 
 def skill(name: str, value: float, chance: float) -> float:

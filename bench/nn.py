@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 from typing import Any, Literal, cast
@@ -432,13 +432,26 @@ def base_rate(task: Task, label: Tensor) -> Tensor | None:
 
     None for softmax within a group, where a constant says nothing, and where no label is defined.
     """
-    value = label[~label.isnan()]
-    if task.kind == "softmax" or not len(value):
+    return base_rate_of(task, [label[~label.isnan()]])
+
+
+def base_rate_of(task: Task, pieces: Iterable[Tensor]) -> Tensor | None:
+    """The same from pieces of the column, without what is undefined."""
+    if task.kind == "softmax":
+        return None
+    known, total = 0, torch.zeros(task.outputs, dtype=torch.float64)
+    for piece in pieces:
+        known += len(piece)
+        if task.kind == "multiclass":
+            total += torch.bincount(piece.long(), minlength=task.outputs)
+        else:
+            total += piece.double().sum()
+    if not known:
         return None
     if task.kind == "multiclass":
-        count = torch.bincount(value.long(), minlength=task.outputs) + 1.0
+        count = total.float() + 1.0
         return (count / count.sum()).log()
-    mean = value.double().mean().float().reshape(1)
+    mean = (total / known).float()
     return mean.clamp(1e-6, 1 - 1e-6).logit() if task.kind == "binary" else mean
 
 
@@ -463,7 +476,7 @@ class Architecture(Method):
     def on_start(self, train: Any) -> None:
         """Output biases start at the training part's base rates and means: no task spends epochs on finding them."""
         for task in self.tasks:
-            prior = base_rate(task, train.labels[task.name])
+            prior = base_rate_of(task, train.defined(task.name))
             if prior is not None:
                 cast(nn.Linear, cast(nn.Sequential, self.towers[task.name])[-1]).bias.copy_(prior)
 

@@ -29,7 +29,7 @@ from bench.nn import Gate
 from bench.score import everything, references, score, whole
 from bench.spec import CLEAN, PAPER, Spec, derive_seed, digest
 from bench.store import SCHEMA, write_atomically
-from bench.train import Diverged, Fit, evaluate, fit
+from bench.train import Diverged, Fit, fit, predict
 
 Report = Callable[[str], None]
 EachEpoch = Callable[[dict[str, Any], float], None]
@@ -101,7 +101,8 @@ def run(
     checkpoint: float = 0.0,
     each_epoch: EachEpoch = lambda entry, skill: None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Trains and evaluates. Returns the record, and the test predictions (empty unless the status is ok).
+    """Trains and evaluates. Returns the record, and the test predictions (empty unless the status is ok, and of a large
+    test part).
 
     folder: the prepared data set; by default it is prepared. checkpoint: minutes between two, 0 for none; to be removed
     by ``bench.checkpoint.discard`` when the record is stored. each_epoch: see ``trained``. Raises BenchError for what
@@ -246,15 +247,15 @@ def _train(
     seen = PROTOCOLS[spec.protocol](data)
     method, result = trained(spec, seen, device, report, each_epoch=each_epoch, keeper=keeper)
     begin = time.perf_counter()
-    predictions = evaluate(method, data.test)
+    predictions = predict(method, data.test)
     try:
         measured = everything(data.test, predictions)
         for part in data.extra:
-            measured["slices"][part.name] = whole(part, evaluate(method, part))
+            measured["slices"][part.name] = whole(part, predict(method, part))
         gates = {name: m for name, m in method.named_modules() if isinstance(m, Gate)}
         for gate in gates.values():
             gate.get_buffer("usage").zero_()  # what is recorded is of the validation part alone
-        valid = score(data.valid, evaluate(method, data.valid))
+        valid = score(data.valid, predict(method, data.valid))
     except ValueError as error:
         raise Diverged(str(error)) from error
     seconds = time.perf_counter() - begin
@@ -278,7 +279,7 @@ def _train(
         "decisions": getattr(method, "decisions", []),
         "cost": cost,
     }
-    return done, predictions
+    return done, {name: values for name, values in predictions.items() if isinstance(values, np.ndarray)}
 
 
 def _teach(method: Method, spec: Spec, data: Seen, device: torch.device, report: Report, keeper: Keeper | None) -> Fit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -18,8 +18,9 @@ from bench import metrics, parallel
 from bench.api import Method, Task, several
 from bench.augment import make as augmentation
 from bench.checkpoint import Keeper, restore_training
+from bench.data.stored import Spilled
 from bench.data.tensors import Split
-from bench.score import Scores, chance, score
+from bench.score import Predictions, Scores, chance, score
 from bench.spec import derive_seed
 
 EVALUATION_ROWS = 16384
@@ -154,7 +155,7 @@ def fit(
         if not all(map(math.isfinite, losses)):
             raise Diverged(f"training loss is not finite in epoch {epoch}")
         result.rows += train.rows
-        scores = _finite_score(valid, evaluate(method, valid_there), primary_only=True)
+        scores = _finite_score(valid, predict(method, valid_there), primary_only=True)
         names = [t.name for t in method.tasks]
         primary = {t.name: scores[t.name][t.metrics[0]] for t in method.tasks}
         result.curve.append({"epoch": epoch, "loss": dict(zip(names, losses, strict=True)), "valid": primary})
@@ -236,17 +237,33 @@ def _clip(modules: Sequence[nn.Module], most: float, *_: object) -> None:
         nn.utils.clip_grad_norm_(module.parameters(), most)
 
 
-@torch.inference_mode()
 def evaluate(method: Method, split: Split) -> dict[str, np.ndarray]:
     """Predictions of every task on a split: probabilities, values or scores. The method is given no labels."""
+    collected: dict[str, list[Tensor]] = {t.name: [] for t in method.tasks}
+    for predicted in _predicted(method, split):
+        for name, values in predicted.items():
+            collected[name].append(values)
+    return {name: torch.cat(chunks).cpu().numpy() for name, chunks in collected.items()}  # a GPU is waited for once
+
+
+def predict(method: Method, split: Split) -> Predictions:
+    """The same to be scored: those of a large split are in files, which go with what is returned."""
+    if not split.large:
+        return evaluate(method, split)
+    spilled = {t.name: Spilled() for t in method.tasks}
+    for predicted in _predicted(method, split):
+        for name, values in predicted.items():
+            spilled[name].append(values.cpu().numpy())
+    return spilled
+
+
+@torch.inference_mode()
+def _predicted(method: Method, split: Split) -> Iterator[dict[str, Tensor]]:
     method.eval()
     device = next((t.device for t in [*method.parameters(), *method.buffers()]), torch.device("cpu"))
-    collected: dict[str, list[Tensor]] = {t.name: [] for t in method.tasks}
     for batch in split.to(device).inputs(EVALUATION_ROWS):
         outputs = method(batch)
-        for task in method.tasks:
-            collected[task.name].append(_prediction(task, outputs[task.name]).float())
-    return {name: torch.cat(chunks).cpu().numpy() for name, chunks in collected.items()}  # a GPU is waited for once
+        yield {t.name: _prediction(t, outputs[t.name]).float() for t in method.tasks}
 
 
 def mean_skill(tasks: tuple[Task, ...], scores: Scores, constant: Scores) -> float:
@@ -279,7 +296,7 @@ def kept_from(train: Split, share: float) -> tuple[Split, Split]:
 def on_meta(method: Method, meta: Split, constant: Scores) -> tuple[dict[str, float], dict[str, float]]:
     """Every task's primary metric on meta-validation, and its skill over ``constant``, the scores of the best constant
     there; of the tasks for which they are defined."""
-    scores = _finite_score(meta, evaluate(method, meta), primary_only=True)
+    scores = _finite_score(meta, predict(method, meta), primary_only=True)
     primary = {t.name: scores[t.name][t.metrics[0]] for t in method.tasks}
     return {k: v for k, v in primary.items() if v is not None}, skills(method.tasks, scores, constant)
 
@@ -290,7 +307,7 @@ def _prediction(task: Task, output: Tensor) -> Tensor:
     return output.softmax(dim=1) if task.kind == "multiclass" else output
 
 
-def _finite_score(split: Split, predictions: dict[str, np.ndarray], *, primary_only: bool = False) -> Scores:
+def _finite_score(split: Split, predictions: Predictions, *, primary_only: bool = False) -> Scores:
     try:
         return score(split, predictions, primary_only=primary_only)
     except ValueError as error:

@@ -26,7 +26,7 @@ from bench.progress import Progress, Silent
 from bench.run import Report, fault, trained
 from bench.score import score
 from bench.study import FINISHED, Budget, Study, known_to, propose, with_settings
-from bench.train import Diverged, evaluate, skills
+from bench.train import Diverged, predict, skills
 from bench.workers import begin, start
 
 POLL_S = 0.5
@@ -243,7 +243,7 @@ def _try(study: Study, opened: optuna.Study, trial: optuna.Trial, device: torch.
     try:
         method, fitted = trained(spec, seen, device, report, each_epoch=each_epoch)
         try:
-            scores = score(seen.valid, evaluate(method, seen.valid), primary_only=True)
+            scores = score(seen.valid, predict(method, seen.valid), primary_only=True)
         except ValueError as error:
             raise Diverged(str(error)) from error
         found = skills(tasks, scores, study.constant)

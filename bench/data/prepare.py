@@ -19,7 +19,7 @@ import torch
 
 from bench import api, config, registry
 from bench.api import Dataset, Field, Items, Schema, Task
-from bench.data import cache, encode, source, split
+from bench.data import cache, encode, source, split, stored
 from bench.data.tensors import Split
 from bench.errors import BenchError, unknown
 from bench.spec import canonical, digest
@@ -209,8 +209,7 @@ def _file_digest(path: Path) -> str:
 def _tensor(folder: Path, key: str) -> torch.Tensor:
     path = folder / "arrays" / f"{key}.npy"
     try:
-        # Copy-on-write: the pages stay shared and on disk, and torch accepts the array without a warning.
-        return torch.from_numpy(np.load(path, mmap_mode="c"))
+        return stored.mapped(path)
     except (OSError, ValueError) as error:
         raise BenchError(f"{path} is damaged ({error}); delete {folder} and prepare the data set again") from error
 

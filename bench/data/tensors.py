@@ -1,8 +1,12 @@
-"""A prepared split: contiguous tensors, and batches that are indices into them."""
+"""A prepared split: contiguous tensors, and batches that are indices into them.
+
+A split of more than ``LARGE`` rows is read from its files piece by piece, so that resident memory does not grow with
+it. Its epochs are then shuffled in windows, see ``Split.batches``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -10,8 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bench.api import Batch, Items, Schema
+from bench.data.stored import LARGE, held
+
+WINDOW = 1 << 20  # rows, about, of a large split that are in memory at a time while training
+PIECE = 1 << 18  # the same where the order is that of the file
+BLOCK = 1 << 13  # rows, about, that stay in one window: neighbours in the file, read at once
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,31 @@ class Split:
         """Group of each row [R]."""
         return np.repeat(np.arange(self.groups), self.sizes.numpy())
 
+    @property
+    def large(self) -> bool:
+        """Whether it has too many rows to be used as a whole."""
+        return self.rows > LARGE
+
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """One epoch in random group order: whole groups, about ``size`` rows a batch, labels included."""
+        """One epoch in random group order: whole groups, about ``size`` rows a batch, labels included.
+
+        Up to ``LARGE`` rows every order of the groups is as likely as any other. A larger split is cut into blocks of
+        about ``BLOCK`` rows, each with equally many groups (the last has the rest). Blocks come in uniformly random
+        order; as many as make a window of about ``WINDOW`` rows are in memory at a time, and the groups of a window
+        come in uniformly random order. So each group comes once an epoch and is as likely at any place of the epoch as
+        at any other, but for the rest; groups of one block are never further apart than a window, and a batch has rows
+        of at most WINDOW / BLOCK = 128 blocks. The last batch of a window may be smaller.
+        """
+        if not self.large:
+            yield from self._batches(size, generator)
+            return
+        block = self._groups_in(BLOCK)
+        order = torch.randperm(-(-self.groups // block), generator=generator)
+        for window in torch.split(order, WINDOW // BLOCK):
+            ranges = [(first, min(first + block, self.groups)) for first in (window * block).tolist()]
+            yield from self._held(ranges)._batches(size, generator)
+
+    def _batches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         order = torch.randperm(self.groups, generator=generator)
         sizes = self.sizes[order]
         ends = sizes.cumsum(0)
@@ -68,8 +101,47 @@ class Split:
             part = slice(int(ends[first - 1]) if first else 0, int(ends[last - 1]))
             yield self._gather(order[first:last], rows[part], local[part] - first)
 
+    def pieces(self) -> Iterator[Split]:
+        """The split in stored order: itself, or if it is large pieces of about ``PIECE`` rows, in memory."""
+        if not self.large:
+            yield self
+            return
+        size = self._groups_in(PIECE)
+        for first in range(0, self.groups, size):
+            yield self._held([(first, min(first + size, self.groups))])
+
+    def defined(self, task: str) -> Iterator[Tensor]:
+        """The labels of a task where they are defined: all at once, or of a large split piece by piece."""
+        column = self.labels[task]
+        for label in map(held, torch.split(column, PIECE)) if self.large else (column,):
+            yield label[~label.isnan()]
+
+    def _groups_in(self, rows: int) -> int:
+        """Groups that have about so many rows, at least one."""
+        return max(1, round(rows * self.groups / self.rows))
+
+    def _held(self, ranges: Sequence[tuple[int, int]]) -> Split:
+        """Ranges of groups, one after another, in memory where the item table is."""
+        starts = [held(self.start[first : last + 1]) for first, last in ranges]
+        groups = [slice(first, last) for first, last in ranges]
+        rows = [slice(int(start[0]), int(start[-1])) for start in starts]
+        start = F.pad(torch.cat([start.diff() for start in starts]).cumsum(0), (1, 0))
+
+        def read(parts: Sequence[slice]) -> Callable[[Tensor], Tensor]:
+            return lambda column: torch.cat([held(column[part]) for part in parts])
+
+        return self._of(start, read(groups), read(rows))._all_to(self.items.cat.device)
+
     def to(self, device: torch.device) -> Split:
-        """This split with its tensors on a device, so that batches are made there; ``start`` stays on the CPU."""
+        """This split with its tensors on a device, so that batches are made there; ``start`` stays on the CPU.
+
+        Of a large one only the item table goes there, and what is in memory at a time.
+        """
+        if self.large:
+            return replace(self, items=_moved(self.items, device))
+        return self._all_to(device)
+
+    def _all_to(self, device: torch.device) -> Split:
         if self.item.device == device:
             return self
         moved = {f.name: _moved(getattr(self, f.name), device) for f in fields(self) if f.name != "start"}
@@ -95,19 +167,28 @@ class Split:
         return self._part(slice(0, group), slice(0, row)), self._part(slice(group, None), slice(row, None))
 
     def _part(self, groups: slice, rows: slice) -> Split:
-        of_group = {t.name: groups if t.scope == "user" else rows for t in self.schema.tasks}
         start = self.start[groups.start : None if groups.stop is None else groups.stop + 1]
-        return replace(
-            self,
-            **{name: getattr(self, name)[groups] for name in ("user_cat", "user_num", "history", "user", "cold_user")},
-            **{name: getattr(self, name)[rows] for name in ("item", "pair_cat", "pair_num", "cold_item")},
-            start=start - start[0],
-            labels={name: label[of_group[name]] for name, label in self.labels.items()},
-            truth={name: truth[of_group[name]] for name, truth in self.truth.items()},
-        )
+        if int(start[0]):
+            start = start - start[0]
+        return self._of(start, lambda column: column[groups], lambda column: column[rows])
+
+    def _of(self, start: Tensor, groups: Callable[[Tensor], Tensor], rows: Callable[[Tensor], Tensor]) -> Split:
+        """The split of some groups, given what takes them from a column of groups, and their rows from one of rows."""
+        of = {t.name: groups if t.scope == "user" else rows for t in self.schema.tasks}
+        columns: dict[str, Any] = {
+            **{name: groups(getattr(self, name)) for name in ("user_cat", "user_num", "history", "user", "cold_user")},
+            **{name: rows(getattr(self, name)) for name in ("item", "pair_cat", "pair_num", "cold_item")},
+            "labels": {name: of[name](label) for name, label in self.labels.items()},
+            "truth": {name: of[name](truth) for name, truth in self.truth.items()},
+        }
+        return replace(self, start=start, **columns)
 
     def inputs(self, size: int) -> Iterator[Batch]:
-        """The whole split in stored order without labels: slices, nothing is copied."""
+        """The whole split in stored order without labels: slices, nothing is copied, unless the split is large."""
+        for piece in self.pieces():
+            yield from piece._inputs(size)
+
+    def _inputs(self, size: int) -> Iterator[Batch]:
         for first, last in _cuts(self.start[1:], size):
             rows = slice(int(self.start[first]), int(self.start[last]))
             groups = slice(first, last)
