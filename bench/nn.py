@@ -402,29 +402,42 @@ class FeatureInputs(Inputs):
 
     def concatenated(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The two sides before any interactions."""
-        item = self.embed("item", batch.items.cat[batch.item], batch.items.num[batch.item])
-        pair = self.embed("pair", batch.pair_cat, batch.pair_num)
-        user = self.embed("user", batch.user_cat, batch.user_num)
+        item, pair, user = self.embed(
+            ("item", batch.items.cat[batch.item], batch.items.num[batch.item]),
+            ("pair", batch.pair_cat, batch.pair_num),
+            ("user", batch.user_cat, batch.user_num),
+        )
         if self.attention is None:
             return user, torch.cat([item, pair], dim=1)
-        states = self.embed("item", batch.items.cat[batch.history], batch.items.num[batch.history])
+        # Apart from the candidates, which are rows of the same fields: so the sum of both gradients keeps its order.
+        (states,) = self.embed(("item", batch.items.cat[batch.history], batch.items.num[batch.history]))
         pooled = self.attention(states, batch.history > 0)
         product = item * pooled.index_select(0, batch.group)
         return torch.cat([user, pooled], dim=1), torch.cat([item, product, pair], dim=1)
 
-    def embed(self, side: Side, codes: Tensor, numbers: Tensor) -> Tensor:
-        """codes [..., fields], numbers [..., fields] -> [..., fields * embedding + fields]."""
+    def embed(self, *parts: tuple[Side, Tensor, Tensor]) -> list[Tensor]:
+        """Of each part, a side with codes [..., fields] and numbers [..., fields]: [..., fields * embedding + fields].
+
+        All parts come from the table in one go, for each go has a gradient as large as the whole table.
+        """
+        places = [self.places(side, codes) for side, codes, _ in parts]
+        # Rows by index_select: its gradient is to the bit that of an embedding layer, in a seventh of the time.
+        vectors = self.table.weight.index_select(0, torch.cat([p.flatten() for p in places]))
+        found = []
+        for p, rows, (_, _, numbers) in zip(places, vectors.split([p.numel() for p in places]), parts, strict=True):
+            # Not a part of the graph without a coded field: a gradient of nothing is not the same as none.
+            coded = p.shape[-1] > 0
+            found.append(torch.cat([rows.view(*p.shape[:-1], -1), numbers], dim=-1) if coded else numbers)
+        return found
+
+    def places(self, side: Side, codes: Tensor) -> Tensor:
+        """Rows of the table [..., fields]; while training, some of those of ids are for the code 0."""
         if self.training and self.id_dropout > 0:
             drop = torch.rand(codes.shape[:-1], device=codes.device).unsqueeze(-1) < self.id_dropout
             codes = codes.masked_fill(drop & self.get_buffer(f"{side}_is_id"), 0)
         elif self.id_dropout >= 1:
             codes = codes.masked_fill(self.get_buffer(f"{side}_is_id"), 0)
-        if not codes.shape[-1]:
-            return numbers
-        places = codes + self.get_buffer(f"{side}_offset")
-        # Rows by index_select: its gradient is to the bit that of an embedding layer, in a seventh of the time.
-        vectors = self.table.weight.index_select(0, places.flatten())
-        return torch.cat([vectors.view(*places.shape[:-1], -1), numbers], dim=-1)
+        return codes + self.get_buffer(f"{side}_offset")
 
 
 def base_rate(task: Task, label: Tensor) -> Tensor | None:

@@ -128,7 +128,7 @@ def test_rows_of_the_table_have_an_embedding_layers_gradient_to_the_bit() -> Non
     codes, numbers = batch.items.cat[batch.item], batch.items.num[batch.item]
     weights = torch.randn(len(codes), codes.shape[1] * inputs.table.embedding_dim)
     (ours,) = torch.autograd.grad(
-        inputs.eval().embed("item", codes, numbers)[:, : weights.shape[1]], inputs.table.weight, weights
+        inputs.eval().embed(("item", codes, numbers))[0][:, : weights.shape[1]], inputs.table.weight, weights
     )
     looked_up = F.embedding(codes + inputs.item_offset, inputs.table.weight)
     (theirs,) = torch.autograd.grad(looked_up.flatten(1), inputs.table.weight, weights)
