@@ -133,7 +133,8 @@ class _NormReluDropout(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, inverse, y = ctx.saved_tensors
-        above = torch.ops.aten.threshold_backward(gradient, y, 0)
+        # Of one of several experts the gradient is a slice, on which the next line takes six times as long.
+        above = torch.ops.aten.threshold_backward(gradient.contiguous(), y, 0)
         of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             above, x, weight, None, None, mean, inverse, True, 1e-5, [True, True, True]
         )
@@ -141,26 +142,36 @@ class _NormReluDropout(torch.autograd.Function):
 
 
 class FusedLayer(nn.Module):
-    """A linear layer and its ``FusedNorm``.
-
-    While gradients are taken, the input gets zeros up to a multiple of 16 columns, which the products of the backward
-    pass like. At evaluation without gradients, the norm goes into the weights: a product and a ReLU are left.
-    """
+    """A linear layer and its ``FusedNorm``. At evaluation without gradients, the norm goes into the weights: a product
+    and a ReLU are left."""
 
     def __init__(self, linear: nn.Linear, dropout: Dropout) -> None:
         super().__init__()
         self.linear, self.norm = linear, FusedNorm(linear.out_features, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, width_in] -> [N, width]."""
+        """x [N, width_in], which may be ``ready`` -> [N, width]."""
+        x = self.ready(x)
+        weight, bias = _widened(self.linear.weight, x.shape[1]), self.linear.bias
         if torch.is_grad_enabled() or self.training:
-            pad = (0, -self.linear.in_features % 16)
-            normal: Tensor = self.norm(F.linear(F.pad(x, pad), F.pad(self.linear.weight, pad), self.linear.bias))
+            normal: Tensor = self.norm(F.linear(x, weight, bias))
             return normal
         mean, var = self.norm.moments()
         factor = self.norm.weight * torch.rsqrt(var + 1e-5)
-        bias = (self.linear.bias - mean) * factor + self.norm.bias
-        return F.linear(x, self.linear.weight * factor.unsqueeze(1), bias).relu_()
+        return F.linear(x, weight * factor.unsqueeze(1), (bias - mean) * factor + self.norm.bias).relu_()
+
+    @staticmethod
+    def ready(x: Tensor) -> Tensor:
+        """x [N, width_in] with zeros up to a multiple of 16 columns, which products like, in autocast's type."""
+        device = x.device.type
+        if torch.is_autocast_enabled(device):
+            x = x.to(torch.get_autocast_dtype(device))
+        return _widened(x, x.shape[1] + -x.shape[1] % 16)
+
+
+def _widened(x: Tensor, width: int) -> Tensor:
+    pad = width - x.shape[1]
+    return F.pad(x, (0, pad)) if pad else x  # a pad of nothing is a copy
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": BatchNorm, "layer": nn.LayerNorm}
@@ -220,6 +231,8 @@ class Experts(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, width_in] -> [N, experts, width]."""
+        if any(isinstance(module, FusedLayer) for module in self.modules()):
+            x = FusedLayer.ready(x)  # once for all
         return torch.stack([expert(x) for expert in self], dim=1)
 
 
@@ -423,8 +436,8 @@ class FeatureInputs(Inputs):
         places = [self.places(side, codes) for side, codes, _ in parts]
         # Rows by index_select: its gradient is to the bit that of an embedding layer, in a seventh of the time.
         vectors = self.table.weight.index_select(0, torch.cat([p.flatten() for p in places]))
-        found = []
-        for p, rows, (_, _, numbers) in zip(places, vectors.split([p.numel() for p in places]), parts, strict=True):
+        pieces, found = torch.split(vectors, [p.numel() for p in places]), []
+        for p, rows, (_, _, numbers) in zip(places, pieces, parts, strict=True):
             # Not a part of the graph without a coded field: a gradient of nothing is not the same as none.
             coded = p.shape[-1] > 0
             found.append(torch.cat([rows.view(*p.shape[:-1], -1), numbers], dim=-1) if coded else numbers)
