@@ -133,7 +133,8 @@ class _NormReluDropout(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, inverse, y = ctx.saved_tensors
-        above = torch.ops.aten.threshold_backward(gradient, y, 0)
+        # Of one of several experts the gradient is a slice, on which the next line takes six times as long.
+        above = torch.ops.aten.threshold_backward(gradient.contiguous(), y, 0)
         of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             above, x, weight, None, None, mean, inverse, True, 1e-5, [True, True, True]
         )
@@ -141,26 +142,36 @@ class _NormReluDropout(torch.autograd.Function):
 
 
 class FusedLayer(nn.Module):
-    """A linear layer and its ``FusedNorm``.
-
-    While gradients are taken, the input gets zeros up to a multiple of 16 columns, which the products of the backward
-    pass like. At evaluation without gradients, the norm goes into the weights: a product and a ReLU are left.
-    """
+    """A linear layer and its ``FusedNorm``. At evaluation without gradients, the norm goes into the weights: a product
+    and a ReLU are left."""
 
     def __init__(self, linear: nn.Linear, dropout: Dropout) -> None:
         super().__init__()
         self.linear, self.norm = linear, FusedNorm(linear.out_features, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, width_in] -> [N, width]."""
+        """x [N, width_in], which may be ``ready`` -> [N, width]."""
+        x = self.ready(x)
+        weight, bias = _widened(self.linear.weight, x.shape[1]), self.linear.bias
         if torch.is_grad_enabled() or self.training:
-            pad = (0, -self.linear.in_features % 16)
-            normal: Tensor = self.norm(F.linear(F.pad(x, pad), F.pad(self.linear.weight, pad), self.linear.bias))
+            normal: Tensor = self.norm(F.linear(x, weight, bias))
             return normal
         mean, var = self.norm.moments()
         factor = self.norm.weight * torch.rsqrt(var + 1e-5)
-        bias = (self.linear.bias - mean) * factor + self.norm.bias
-        return F.linear(x, self.linear.weight * factor.unsqueeze(1), bias).relu_()
+        return F.linear(x, weight * factor.unsqueeze(1), (bias - mean) * factor + self.norm.bias).relu_()
+
+    @staticmethod
+    def ready(x: Tensor) -> Tensor:
+        """x [N, width_in] with zeros up to a multiple of 16 columns, which products like, in autocast's type."""
+        device = x.device.type
+        if torch.is_autocast_enabled(device):
+            x = x.to(torch.get_autocast_dtype(device))
+        return _widened(x, x.shape[1] + -x.shape[1] % 16)
+
+
+def _widened(x: Tensor, width: int) -> Tensor:
+    pad = width - x.shape[1]
+    return F.pad(x, (0, pad)) if pad else x  # a pad of nothing is a copy
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": BatchNorm, "layer": nn.LayerNorm}
@@ -220,6 +231,8 @@ class Experts(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, width_in] -> [N, experts, width]."""
+        if any(isinstance(module, FusedLayer) for module in self.modules()):
+            x = FusedLayer.ready(x)  # once for all
         return torch.stack([expert(x) for expert in self], dim=1)
 
 
@@ -402,29 +415,42 @@ class FeatureInputs(Inputs):
 
     def concatenated(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The two sides before any interactions."""
-        item = self.embed("item", batch.items.cat[batch.item], batch.items.num[batch.item])
-        pair = self.embed("pair", batch.pair_cat, batch.pair_num)
-        user = self.embed("user", batch.user_cat, batch.user_num)
+        item, pair, user = self.embed(
+            ("item", batch.items.cat[batch.item], batch.items.num[batch.item]),
+            ("pair", batch.pair_cat, batch.pair_num),
+            ("user", batch.user_cat, batch.user_num),
+        )
         if self.attention is None:
             return user, torch.cat([item, pair], dim=1)
-        states = self.embed("item", batch.items.cat[batch.history], batch.items.num[batch.history])
+        # Apart from the candidates, which are rows of the same fields: so the sum of both gradients keeps its order.
+        (states,) = self.embed(("item", batch.items.cat[batch.history], batch.items.num[batch.history]))
         pooled = self.attention(states, batch.history > 0)
         product = item * pooled.index_select(0, batch.group)
         return torch.cat([user, pooled], dim=1), torch.cat([item, product, pair], dim=1)
 
-    def embed(self, side: Side, codes: Tensor, numbers: Tensor) -> Tensor:
-        """codes [..., fields], numbers [..., fields] -> [..., fields * embedding + fields]."""
+    def embed(self, *parts: tuple[Side, Tensor, Tensor]) -> list[Tensor]:
+        """Of each part, a side with codes [..., fields] and numbers [..., fields]: [..., fields * embedding + fields].
+
+        All parts come from the table in one go, for each go has a gradient as large as the whole table.
+        """
+        places = [self.places(side, codes) for side, codes, _ in parts]
+        # Rows by index_select: its gradient is to the bit that of an embedding layer, in a seventh of the time.
+        vectors = self.table.weight.index_select(0, torch.cat([p.flatten() for p in places]))
+        pieces, found = torch.split(vectors, [p.numel() for p in places]), []
+        for p, rows, (_, _, numbers) in zip(places, pieces, parts, strict=True):
+            # Not a part of the graph without a coded field: a gradient of nothing is not the same as none.
+            coded = p.shape[-1] > 0
+            found.append(torch.cat([rows.view(*p.shape[:-1], -1), numbers], dim=-1) if coded else numbers)
+        return found
+
+    def places(self, side: Side, codes: Tensor) -> Tensor:
+        """Rows of the table [..., fields]; while training, some of those of ids are for the code 0."""
         if self.training and self.id_dropout > 0:
             drop = torch.rand(codes.shape[:-1], device=codes.device).unsqueeze(-1) < self.id_dropout
             codes = codes.masked_fill(drop & self.get_buffer(f"{side}_is_id"), 0)
         elif self.id_dropout >= 1:
             codes = codes.masked_fill(self.get_buffer(f"{side}_is_id"), 0)
-        if not codes.shape[-1]:
-            return numbers
-        places = codes + self.get_buffer(f"{side}_offset")
-        # Rows by index_select: its gradient is to the bit that of an embedding layer, in a seventh of the time.
-        vectors = self.table.weight.index_select(0, places.flatten())
-        return torch.cat([vectors.view(*places.shape[:-1], -1), numbers], dim=-1)
+        return codes + self.get_buffer(f"{side}_offset")
 
 
 def base_rate(task: Task, label: Tensor) -> Tensor | None:

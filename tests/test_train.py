@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from bench import check, config, metrics, registry, score, train
 from bench.api import Batch, Items, Method, Task, group_softmax_loss, task_loss
 from bench.data.prepare import Data
-from bench.nn import BatchNorm, Dropout, FeatureInputs, FusedLayer, Gate, HistoryAttention, base_rate, mlp
+from bench.nn import BatchNorm, Dropout, FeatureInputs, FusedLayer, Gate, HistoryAttention, base_rate, mlp, mlps
 from bench.run import run, specify
 from bench.spec import derive_seed
 
@@ -121,6 +121,27 @@ def test_dropout_drops_its_share_and_keeps_the_expectation(rate: float) -> None:
         Dropout(1.0)
 
 
+@pytest.mark.parametrize("dataset", ["sim-shop", "sim-news"])  # without and with a history
+def test_parts_from_one_gather_are_those_of_one_gather_each_to_the_bit(dataset: str) -> None:
+    """Vectors, the gradient of the table, and which ids are dropped."""
+    data = check.small(dataset)
+    inputs = check.make("shared_bottom", data.schema, id_dropout=0.3).train().inputs
+    batch = next(data.train.batches(500, torch.Generator().manual_seed(0)))
+    parts = [
+        ("item", batch.items.cat[batch.item], batch.items.num[batch.item]),
+        ("pair", batch.pair_cat, batch.pair_num),
+        ("user", batch.user_cat, batch.user_num),
+    ]
+    found = []
+    for gathers in ([parts], [[part] for part in parts]):
+        torch.manual_seed(0)
+        vectors = [v for gather in gathers for v in inputs.embed(*gather)]
+        torch.manual_seed(1)
+        loss = sum((torch.randn_like(v) * v).sum() for v in vectors)
+        found.append([*vectors, *torch.autograd.grad(loss, inputs.table.weight)])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True)) and found[0][-1].any()
+
+
 def test_rows_of_the_table_have_an_embedding_layers_gradient_to_the_bit() -> None:
     data = check.small("sim-shop")
     method = check.make("shared_bottom", data.schema)
@@ -128,7 +149,7 @@ def test_rows_of_the_table_have_an_embedding_layers_gradient_to_the_bit() -> Non
     codes, numbers = batch.items.cat[batch.item], batch.items.num[batch.item]
     weights = torch.randn(len(codes), codes.shape[1] * inputs.table.embedding_dim)
     (ours,) = torch.autograd.grad(
-        inputs.eval().embed("item", codes, numbers)[:, : weights.shape[1]], inputs.table.weight, weights
+        inputs.eval().embed(("item", codes, numbers))[0][:, : weights.shape[1]], inputs.table.weight, weights
     )
     looked_up = F.embedding(codes + inputs.item_offset, inputs.table.weight)
     (theirs,) = torch.autograd.grad(looked_up.flatten(1), inputs.table.weight, weights)
@@ -444,6 +465,52 @@ def test_the_fused_norm_is_norm_relu_and_dropout(rate: float) -> None:
     torch.testing.assert_close(fused(one), wanted, rtol=1e-4, atol=1e-4)
     with torch.inference_mode():
         torch.testing.assert_close(fused.eval()(inputs), plain.eval()(inputs), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_fused_experts_share_what_they_read(kind: torch.dtype) -> None:
+    """Their common input is padded, and under autocast converted, once: outputs and gradients are each expert's own."""
+    torch.manual_seed(0)
+    experts = mlps(3, 19, 16, 2, 0.0)
+    for expert in experts:
+        expert.normalise("batch_fused")
+    exact = {"rtol": 1e-5, "atol": 1e-5} if kind is torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    together, alone = (torch.arange(19 * 32.0).view(32, 19).sin().requires_grad_() for _ in range(2))
+    weights = torch.randn(32, 3, 16)
+    with torch.autocast("cpu", kind, enabled=kind is not torch.float32):
+        found = experts(together)
+        wanted = [expert(alone) for expert in experts]
+    assert found.dtype == kind and found.shape == (32, 3, 16)
+    torch.testing.assert_close(found, torch.stack(wanted, dim=1), rtol=0, atol=0)
+    (found * weights).sum().backward()
+    gradients = [p.grad for p in experts.parameters()]
+    experts.zero_grad(set_to_none=True)
+    (torch.stack(wanted, dim=1) * weights).sum().backward()
+    torch.testing.assert_close(gradients, [p.grad for p in experts.parameters()])
+    torch.testing.assert_close(together.grad, alone.grad, **exact)
+    experts.eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(experts(alone)[:, 1], experts[1](alone))
+
+
+def test_fused_layers_are_evaluated_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same predictions; the other norms keep the number of rows that their first records had."""
+    data = check.small("sim-news")
+    asked: list[int] = []
+    inputs = type(data.test).inputs
+
+    def noted(self: Any, size: int) -> Any:
+        asked.append(size)
+        return inputs(self, size)
+
+    monkeypatch.setattr(type(data.test), "inputs", noted)
+    plain, fused = (check.make("mmoe", data.schema, norm=norm) for norm in ("batch", "batch_fused"))
+    train.evaluate(plain, data.test)
+    once = train.evaluate(fused, data.test)
+    monkeypatch.setattr(train, "FUSED_ROWS", 64)
+    assert asked == [train.EVALUATION_ROWS, 2048] and data.test.rows > 64
+    for name, values in train.evaluate(fused, data.test).items():
+        torch.testing.assert_close(torch.from_numpy(values), torch.from_numpy(once[name]))
 
 
 def test_a_norm_stands_behind_every_linear_layer_of_an_mlp() -> None:

@@ -84,12 +84,16 @@ class Masked:
         )
         return cast(dict[str, Tensor], self.method(batch))
 
-    def embed(self, layer: FeatureInputs, side: Side, codes: Tensor, numbers: Tensor) -> Tensor:
+    def embed(self, layer: FeatureInputs, *parts: tuple[Side, Tensor, Tensor]) -> list[Tensor]:
         """Takes the place of ``FeatureInputs.embed``."""
-        known = FeatureInputs.embed(layer, side, codes, numbers)
+        return [self.partly(layer, *part) for part in parts]
+
+    def partly(self, layer: FeatureInputs, side: Side, codes: Tensor, numbers: Tensor) -> Tensor:
+        """What the mask leaves of one part."""
+        absent = torch.zeros_like(codes), torch.zeros_like(numbers)
+        known, missing = FeatureInputs.embed(layer, (side, codes, numbers), (side, *absent))
         if codes.ndim == 3:
             return known * self.mask[:, [self.names.index("history")], None]
-        missing = FeatureInputs.embed(layer, side, torch.zeros_like(codes), torch.zeros_like(numbers))
         widths = [layer.table.embedding_dim] * codes.shape[-1] + [1] * numbers.shape[-1]
         columns = np.repeat([self.names.index(name) for name in self.of_side[side]], widths).astype(np.int64)
         share = self.mask.index_select(1, torch.as_tensor(columns, device=self.mask.device))

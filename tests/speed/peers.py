@@ -140,6 +140,43 @@ class EngineBfloat16(Engine):
     precision = "bfloat16"
 
 
+class Floor(Engine):
+    """Nothing but what no implementation of the same steps can leave out: the products of the linear layers, forward
+    and backward, and the bytes of the optimiser. It learns nothing."""
+
+    def __init__(self, architecture: str, train: Table, valid: Table) -> None:
+        super().__init__(architecture, train, valid)
+        kind, self.layers = getattr(torch, self.precision), []
+        for layer in (m for m in self.method.modules() if isinstance(m, nn.Linear)):
+            width_in, width = layer.in_features + -layer.in_features % 16, layer.out_features
+            shapes = (BATCH, width_in), (width, width_in), (BATCH, width)
+            self.layers.append([torch.randn(shape).to(kind) for shape in shapes])
+        parameters = [p.detach().clone().requires_grad_() for p in self.method.parameters()]
+        for p in parameters:
+            p.grad = torch.zeros_like(p)
+        self.optimizer = torch.optim.AdamW(parameters, lr=LR, fused=True)
+
+    def epoch(self) -> None:
+        for _ in range(len(self.train.codes) // BATCH):
+            for x, weight, above in self.layers:
+                nn.functional.linear(x, weight)
+                torch.mm(above, weight)
+                torch.mm(above.t(), x)
+            self.optimizer.step()
+
+    def evaluate(self) -> list[float]:
+        for _ in range(len(self.valid.codes) // BATCH):
+            for x, weight, _ in self.layers:
+                nn.functional.linear(x, weight)
+        return []
+
+
+class FloorBfloat16(Floor):
+    """The same with products of bfloat16."""
+
+    precision = "bfloat16"
+
+
 def _layers(widths: tuple[int, ...]) -> Iterator[nn.Module]:
     for width_in, width in zip(widths, widths[1:], strict=False):
         yield from mlp(width_in, width, 1, DROPOUT)
@@ -396,6 +433,7 @@ SIDES: dict[str, type[Side]] = {
     "DeepCTR-Torch": DeepCTR,
     "LibMTL": LibMTL,
 }
+FLOORS: dict[str, type[Floor]] = {"floor float32": Floor, "floor bfloat16": FloorBfloat16}
 
 
 def quiet() -> contextlib.AbstractContextManager[Any]:
