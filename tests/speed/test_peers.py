@@ -21,8 +21,7 @@ from report import report
 ROUNDS = 4
 BATCHES = {"shared_bottom": 16, "mmoe": 6, "ple": 4}  # of training in a round
 VALID_BATCHES = {"shared_bottom": 20, "mmoe": 10, "ple": 8}
-AUC_ROWS = {"shared_bottom": 300_000, "mmoe": 120_000, "ple": 100_000}
-AUC_NOISE = 0.015  # between two seeds of one side, on a tenth of so many rows
+AUC_ROWS, AUC_NOISE = 1_000_000, 0.005
 PEERS = [name for name, side in SIDES.items() if side.package]
 OWN = [name for name in SIDES if name not in PEERS]
 # Multiples of the fastest peer's speed, float32 and bfloat16. What shall be reached; it was set on a processor with
@@ -47,9 +46,9 @@ BOUNDS = {
     ("Training", "shared_bottom"): (1.1, 1.7),
     ("Training", "mmoe"): (1.1, 1.7),
     ("Training", "ple"): (1.1, 1.7),
-    ("Evaluation", "shared_bottom"): (0.85, 1.4),
-    ("Evaluation", "mmoe"): (0.9, 1.6),
-    ("Evaluation", "ple"): (0.9, 1.5),
+    ("Evaluation", "shared_bottom"): (1.0, 1.4),
+    ("Evaluation", "mmoe"): (1.0, 1.6),
+    ("Evaluation", "ple"): (1.0, 1.5),
 }
 
 pytestmark = pytest.mark.filterwarnings("default")  # what other libraries do is not ours to mend
@@ -144,19 +143,19 @@ def test_speed(architecture: str, threads: int) -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_same_auc_and_memory(architecture: str) -> None:
-    """One epoch over many rows, each side in a process of its own: validation AUC and peak memory."""
-    rows = AUC_ROWS[architecture]
-    lines = [f"**One epoch over {rows:,} rows**, {architecture}, 2 threads{absent(architecture)}", ""]
+    """One epoch over a million rows, each side in a process of its own: validation AUC and peak memory. The loops of
+    other libraries need up to four minutes each for it."""
+    lines = [f"**One epoch over {AUC_ROWS:,} rows**, {architecture}, 2 threads{absent(architecture)}", ""]
     lines += ["| | AUC click | AUC conversion | peak memory, MB | k rows/CPU-s |", "|---|---|---|---|---|"]
     found = {}
     for name in sides_for(architecture):
-        words = [sys.executable, str(Path(__file__).with_name("peers.py")), name, architecture, "--rows", str(rows)]
+        words = [sys.executable, str(Path(__file__).with_name("peers.py")), name, architecture, "--rows", str(AUC_ROWS)]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         got = found[name] = json.loads(done.stdout.splitlines()[-1])
         aucs = " | ".join(f"{x:.4f}" for x in got["auc"])
-        lines.append(f"| {name} | {aucs} | {got['peak_mb']:.0f} | {rows / got['cpu_s'] / 1000:.1f} |")
+        lines.append(f"| {name} | {aucs} | {got['peak_mb']:.0f} | {AUC_ROWS / got['cpu_s'] / 1000:.1f} |")
     report("Training", "\n".join(lines))
     for i in range(2):
         best = max(got["auc"][i] for got in found.values())
         for name in OWN:
-            assert found[name]["auc"][i] > max(0.6, best - AUC_NOISE), f"{name}: {found[name]['auc'][i]:.4f}"
+            assert found[name]["auc"][i] > max(0.7, best - AUC_NOISE), f"{name}: {found[name]['auc'][i]:.4f}"
