@@ -10,9 +10,17 @@ import click
 from bench import __version__
 from bench.errors import BenchError, Terminated, unknown
 
+HELP = ["-h", "--help"]
+
 
 class Commands(click.Group):
     """A group that suggests the nearest command, and whose errors are one line and an exit code."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """See click; a command keeps the names of its help from the first time that it is parsed, which may be without
+        the group."""
+        cmd.context_settings.setdefault("help_option_names", HELP)
+        super().add_command(cmd, name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """See click; bad input becomes one line and exit code 2, Ctrl-C exit code 130, SIGTERM 143."""
@@ -35,7 +43,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": HELP})
 @click.version_option(__version__, prog_name="bench")
 def main() -> None:
     """Benchmarks of multi-task learning over pretrained language models in recommenders.
