@@ -86,6 +86,13 @@ def replace(block: nn.Module, name: str, make: Callable[[nn.Linear, int], nn.Mod
     block.set_submodule(name, make(linears(block)[name], bottleneck))
 
 
+def begin_inside(net: nn.Module) -> None:
+    """Puts ``Inside`` in the place of the lowest layer, whose feed-forward network ends in ``After``."""
+    lowest = Inside(layers(net)[0])
+    cast(After, lowest.output.dense).layer = nn.Identity()  # its output is what comes in
+    layers(net)[0] = lowest
+
+
 class Adapter(Tuned):
     """A small network in each layer that is tuned; the language model's own weights stay.
 
@@ -134,7 +141,5 @@ class Adapter(Tuned):
             if self.place == "houlsby":
                 replace(block, attention, After, self.bottleneck)
         if inside:
-            lowest = Inside(layers(net)[0])
-            cast(After, lowest.output.dense).layer = nn.Identity()  # its output is what comes in
-            layers(net)[0] = lowest
+            begin_inside(net)
         return net

@@ -17,7 +17,7 @@ from bench.text import encode, tower
 from bench.text.encode import layers
 from bench.text.tower import Adapt
 from methods._tuned import Tuned
-from methods.adapter import After, ends, replace
+from methods.adapter import After, begin_inside, ends, replace
 from methods.lora import Lora
 
 TUNED = [n for n in sorted(registry.methods()) if issubclass(registry.load_method(n), Tuned)]
@@ -171,8 +171,7 @@ def behind_the_feed_forward_network(net: nn.Module) -> nn.Module:
     block, inside = layers(net)[-1], encode.Inside.fits(net)
     replace(block, ends(block, 16)[-1][0], After, 8)
     if inside:
-        layers(net)[-1] = encode.Inside(block)
-        block.output.dense.layer = nn.Identity()
+        begin_inside(net)
     return net
 
 

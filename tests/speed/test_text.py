@@ -20,7 +20,7 @@ from bench.data.prepare import load, prepare
 from bench.text.encode import Inside, layers
 from bench.text.models import identity
 from bench.text.tower import Tower
-from methods.adapter import After, ends, replace
+from methods.adapter import After, begin_inside, ends, replace
 
 TEXTS, BATCH, ROUNDS, TOP = 256, 64, 5, 2
 # Times faster in arithmetic alone: a layer's products cost 1 forward, and as much backward (twice where its own weights
@@ -38,8 +38,7 @@ def adapter(net: nn.Module, cached: bool) -> nn.Module:
     for block in top:
         replace(block, ends(block, 384)[-1][0], After, 32)
     if inside:
-        layers(net)[0] = lowest = Inside(top[0])
-        lowest.output.dense.layer = nn.Identity()
+        begin_inside(net)
     return net
 
 
