@@ -164,7 +164,7 @@ def test_next_items_are_new_pairs_of_the_validation_part() -> None:
         steps += [(history[-1], int(valid.item[row])) for row in rows if valid.labels["rec"][row] > 0]
         pairs = {(texts[a], texts[b]) for a, b in steps if a and b and a != b}
         expected |= {(int(valid.user[group]), pair) for pair in pairs - known}
-    found = pretrain.next_items(train, valid)
+    found = pretrain.next_items(valid, sorted(known))
     assert list(zip(found.users, found.pairs, strict=True)) == sorted(expected) and len(expected) > 20
     assert found.candidates == pretrain.material(valid)[0]
     assert not known & set(found.pairs) and {b for _, b in found.pairs} <= set(found.candidates)
@@ -362,7 +362,7 @@ def test_the_command(bench: Bench, refused: Callable[..., str], tmp_path: Path) 
     assert "neither known nor a folder" in refused("pretrain", "-d", "sim-news", *SMALL, "--lm", "nowhere")
     shown = bench(*words[:-1], tmp_path / "again").stdout
     assert "held-out masked_loss: " in shown and "held-out recall@10: " in shown
-    ahead, coming = found["next_item"], pretrain.next_items(data.train, data.valid)
+    ahead, coming = found["next_item"], pretrain.next_items(data.valid, pairs)
     assert ahead["pairs"] == len(coming.pairs) and ahead["users"] == len(set(coming.users))
     assert f"next items: {ahead['pairs']} new pairs of {ahead['users']} users" in shown
     assert f"  recall@10: {ahead['recall@10']['before']:.4f} before, " in shown and ", 95 % interval " in shown
@@ -420,7 +420,7 @@ def test_context_raises_next_item_recall_of_the_real_model(
     on the topic alone, and the 10 nearest of the untrained model are of one topic already (next test)."""
     data = load(prepare(dataset))
     texts, pairs = pretrain.material(data.train)
-    coming, lm = pretrain.next_items(data.train, data.valid), models.identity("all-MiniLM-L6-v2")
+    coming, lm = pretrain.next_items(data.valid, pairs), models.identity("all-MiniLM-L6-v2")
     assert not set(pairs) & set(coming.pairs)
     made = pretrain.pretrain(texts, pairs, lm, tmp_path / "m", objective="context", tokens=50_000, coming=coming)
     found = made["next_item"]
@@ -431,7 +431,7 @@ def test_context_raises_next_item_recall_of_the_real_model(
 @pytest.mark.slow
 def test_real_model_knows_the_topics_of_sim_news_before_it_is_trained() -> None:
     data = load(prepare("sim-news"))
-    texts = pretrain.next_items(data.train, data.valid).candidates
+    texts = pretrain.material(data.valid)[0]
     words = [set(seen) for seen, _ in NEWS.topics.values()]
     told = [set(re.findall(r"\w+", text.lower())) for text in texts]
     topic = np.array([int(np.argmax([len(own & known) for known in words])) for own in told])

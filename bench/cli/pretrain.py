@@ -79,11 +79,12 @@ def pretrain(
     with progress(1) as shown:
         data = load(prepared(dataset, chosen, folder, shown.step))
         shown.begin(job := f"{dataset}/{model}/{objective}")
+        texts, pairs = material(data.train)
         about = {"dataset": dataset, "knobs": data.meta["knobs"], "data": data.meta["sha256"]}
         try:
             found = pretrained(
-                *material(data.train), model, target, objective=objective, tokens=tokens, lr=lr, seed=seed,
-                device=device_of(device), coming=next_items(data.train, data.valid), about=about, report=shown.note,
+                texts, pairs, model, target, objective=objective, tokens=tokens, lr=lr, seed=seed,
+                device=device_of(device), coming=next_items(data.valid, pairs), about=about, report=shown.note,
             )  # fmt: skip
         except FloatingPointError as error:
             raise BenchError(f"{error} (--lr {lr:g})") from error

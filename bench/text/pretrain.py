@@ -61,9 +61,9 @@ def material(train: Split) -> tuple[list[str], list[tuple[str, str]]]:
     return sorted({texts[row] for row in rows.tolist()} - {""}), sorted(pairs)
 
 
-def next_items(train: Split, valid: Split) -> NextItems:
-    """What follows what in the validation part, each once for each user, without the pairs that ``material`` learns
-    from: consecutive items of a history, and its last item with each that the user then chose (role ``rec``).
+def next_items(valid: Split, known: Pairs) -> NextItems:
+    """What follows what in the validation part, each once for each user, without the ``known`` pairs, those that are
+    learnt from: consecutive items of a history, and its last item with each that the user then chose (role ``rec``).
 
     Candidates are the texts that the validation part shows.
     """
@@ -75,8 +75,8 @@ def next_items(train: Split, valid: Split) -> NextItems:
             chosen = valid.labels[task.name].cpu() > 0
             of = group[chosen]
             found |= _steps(valid, history[of, -1], valid.item.cpu().long()[chosen], valid.user.cpu()[of])
-    known = set(material(train)[1])
-    new = sorted((user, pair) for user, pair in found if pair not in known)
+    old = set(known)
+    new = sorted((user, pair) for user, pair in found if pair not in old)
     return NextItems([user for user, _ in new], [pair for _, pair in new], material(valid)[0])
 
 
