@@ -21,7 +21,7 @@ from bench import check
 from bench.data.prepare import load, prepare
 from bench.data.vocabulary import NEWS
 from bench.errors import BenchError
-from bench.text import encode, models, pretrain
+from bench.text import encode, models, pretrain, recall
 from bench.text.tokens import tokenise
 
 TEXTS = [f"{a} {b} was seen. It is {a} or {b} again." for a in ("red", "blue", "old", "tiny") for b in "abcdefgh"]
@@ -123,8 +123,8 @@ def test_ranks_by_hand() -> None:
     angles = torch.tensor([0.0, 0.1, 0.3, 0.6, 3.0])
     vectors = torch.stack([angles.cos(), angles.sin()], dim=1)
     pairs = torch.tensor([[0, 1], [0, 2], [0, 3], [4, 3]])  # second is 1st, 2nd, 3rd and 1st of the others
-    assert pretrain.ranks(vectors, pairs).tolist() == [0, 1, 2, 0]
-    assert pretrain.ranks(torch.ones(5, 2), pairs).tolist() == [1.5] * 4  # the middle of four: alike is not near
+    assert recall.ranks(vectors, pairs).tolist() == [0, 1, 2, 0]
+    assert recall.ranks(torch.ones(5, 2), pairs).tolist() == [1.5] * 4  # the middle of four: alike is not near
 
 
 def test_recall_of_perfect_and_of_random_vectors() -> None:
@@ -134,22 +134,22 @@ def test_recall_of_perfect_and_of_random_vectors() -> None:
     perfect = chance[torch.arange(1000) // 2]
     pairs = torch.arange(1000).view(-1, 2)
     users = np.arange(500) // 5
-    before, after = (pretrain.ranks(vectors, pairs).numpy() for vectors in (chance, perfect))
-    found = pretrain.compare(before, after, users)
+    before, after = (recall.ranks(vectors, pairs).numpy() for vectors in (chance, perfect))
+    found = recall.compare(before, after, users)
     for name, expected in (("recall@10", 10 / 999), ("recall@100", 100 / 999)):
         assert abs(found[name]["before"] - expected) < 4 * math.sqrt(expected / 500)
         assert found[name]["after"] == 1
     assert found["mrr"]["after"] == 1 and found["mrr"]["before"] < 0.03
     assert all(of["low"] > 0.8 and of["high"] <= 1 for of in found.values())
-    same = pretrain.compare(before, before, users)["recall@10"]
+    same = recall.compare(before, before, users)["recall@10"]
     assert same["low"] == same["high"] == 0
-    assert pretrain.compare(before[:5], after[:5], users[:5])["mrr"]["low"] is None  # one user
+    assert recall.compare(before[:5], after[:5], users[:5])["mrr"]["low"] is None  # one user
 
 
 def test_the_interval_is_over_users() -> None:
     """Of four users one has all the rise: drawn by rows it would be sure."""
     before, after = np.full(400, 50), np.where(np.arange(400) < 100, 0, 50)
-    found = pretrain.compare(before, after, np.arange(400) // 100)["recall@10"]
+    found = recall.compare(before, after, np.arange(400) // 100)["recall@10"]
     assert found["after"] == 0.25 and found["low"] == 0 and found["high"] > 0.5
 
 
@@ -171,12 +171,12 @@ def test_next_items_are_new_pairs_of_the_validation_part() -> None:
 
 
 def test_measuring_next_items_leaves_the_weights(tmp_path: Path) -> None:
-    coming = pretrain.NextItems([1, 1, 2], [(TEXTS[0], "red z"), (TEXTS[3], TEXTS[9]), ("new", TEXTS[1])], TEXTS)
+    coming = recall.NextItems([1, 1, 2], [(TEXTS[0], "red z"), (TEXTS[3], TEXTS[9]), ("new", TEXTS[1])], TEXTS)
     found = made(tmp_path / "a", objective="both", coming=coming)["next_item"]
     assert (found["pairs"], found["users"], found["candidates"]) == (3, 2, len(TEXTS) + 2)
     assert "next_item" not in made(tmp_path / "b", objective="both")
     assert (tmp_path / "a" / models.WEIGHTS).read_bytes() == (tmp_path / "b" / models.WEIGHTS).read_bytes()
-    nothing = pretrain.NextItems([], [], TEXTS)
+    nothing = recall.NextItems([], [], TEXTS)
     assert "next_item" not in made(tmp_path / "c", coming=nothing)
 
 

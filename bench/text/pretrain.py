@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import machine
-from bench.bootstrap import user_bootstrap
 from bench.data import cache
 from bench.data.tensors import Split
 from bench.errors import BenchError, unknown
 from bench.spec import canonical, derive_seed, digest
-from bench.text.encode import BATCH, network, pool
+from bench.text.encode import BATCH, network
 from bench.text.models import identity, locate
+from bench.text.recall import NextItems, Recall, compare, encode
 from bench.text.tokens import Tokens, tokenise
 from bench.train import rate
 
@@ -35,21 +34,9 @@ TEMPERATURE = 0.05
 HEAD_LR = 1e-3  # the head is new, the rest is not
 WARMUP = 0.1
 HELD = 0.05  # share of the texts that are kept for the measurements
-QUERIES, CANDIDATES, TOP = 1000, 2000, 10  # of the recall of held-out pairs
-EVENTS, CATALOGUE = 10_000, 20_000  # of the recall of next items
 POINTS = 20  # of the training curve
 
 Pairs = Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class NextItems:
-    """Which text came after which: ``users`` [n] whose events these are, ``pairs`` [n], and all texts to find the
-    second one among."""
-
-    users: list[int]
-    pairs: list[tuple[str, str]]
-    candidates: list[str]
 
 
 def material(train: Split) -> tuple[list[str], list[tuple[str, str]]]:
@@ -142,7 +129,7 @@ def pretrain(
     with torch.random.fork_rng([device] if device.type == "cuda" else []), cache.new_folder(folder) as made:
         torch.manual_seed(seed)
         net = network(lm).to(device)
-        ahead = _Recall.of(net, lm, coming, seed) if coming and coming.pairs else None
+        ahead = Recall.of(net, lm, coming, seed) if coming and coming.pairs else None
         before = ahead.measure() if ahead else None
         learnt = _learn(net, lm, texts, pairs, objective, tokens, lr, report)
         if coming and ahead and before is not None:
@@ -281,7 +268,7 @@ class Context:
         """Mean loss of the next batch, and the tokens that passed through the model."""
         drawn = self.pairs[next(self.batches)]
         texts, place = torch.unique(drawn, return_inverse=True)
-        encoded = _encode(self.net, self.tokens, texts)
+        encoded = encode(self.net, self.tokens, texts)
         left, right = encoded[place[:, 0].to(encoded.device)], encoded[place[:, 1].to(encoded.device)]
         log_share = self.log_share[drawn, torch.arange(2)]
         loss = contrastive(left, right, drawn.to(encoded.device), log_share.to(encoded.device))
@@ -310,35 +297,6 @@ def _one_way(score: Tensor, texts: Tensor) -> Tensor:
     return F.cross_entropy(score.masked_fill(no_rival, -torch.inf), own)
 
 
-def ranks(vectors: Tensor, pairs: Tensor) -> Tensor:
-    """Of pairs [Q, 2] how many others are nearer to the first vector than the second one is, [Q]; those as near count
-    half, so that equal vectors gain nothing. vectors [n, d] of length 1."""
-    found = []
-    for part in torch.split(pairs, BATCH):
-        rows, (first, second) = torch.arange(len(part)), part.T
-        score = vectors[first] @ vectors.T
-        score[rows, first] = -torch.inf
-        own = score[rows, second, None]
-        found.append((score > own).sum(dim=1) + ((score == own).sum(dim=1) - 1) / 2)
-    return torch.cat(found)
-
-
-def compare(before: np.ndarray, after: np.ndarray, users: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """Recall@10, recall@100 and mean reciprocal rank by ranks [n] from 0 before and after, and the 95 % bootstrap
-    interval of the difference over users [n]; None for a single user."""
-    measures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "recall@10": lambda rank: rank < 10,
-        "recall@100": lambda rank: rank < 100,
-        "mrr": lambda rank: 1 / (1 + rank),
-    }
-    found: dict[str, dict[str, float | None]] = {}
-    for name, of in measures.items():
-        old, new = of(before).astype(np.float64), of(after).astype(np.float64)
-        gain = user_bootstrap(lambda _, values, *__: float(values.mean()), users, users, [new], [old])
-        found[name] = {"before": float(old.mean()), "after": float(new.mean()), "low": gain.low, "high": gain.high}
-    return found
-
-
 def _learn(
     net: nn.Module,
     lm: str,
@@ -361,7 +319,7 @@ def _learn(
     place = {text: i for i, text in enumerate(strings)}
     kept = torch.tensor([place[texts[i]] for i in order.tolist()])
     tokens = tokenise(strings, lm)
-    probe = _Recall(net, tokens, kept, torch.tensor([[place[a], place[b]] for a, b in pairs if {a, b} & held]))
+    probe = Recall(net, tokens, kept, torch.tensor([[place[a], place[b]] for a, b in pairs if {a, b} & held]))
     tasks: dict[str, Masked | Context] = {}
     if objective != "context":
         tasks["mlm"] = masked = Masked(net, lm, tokens, kept[first:], kept[:first])
@@ -415,59 +373,6 @@ def _train(
                 raise FloatingPointError(f"the loss of pretraining is not finite within {seen:,} tokens; lower its lr")
             losses, steps = dict.fromkeys(tasks, 0.0), 0
     return seen, curve
-
-
-class _Recall:
-    """``ranks`` of pairs of texts [P, 2], of which it takes at most ``queries`` (``chosen``), among the texts of these
-    and the first ``candidates`` of ``texts``, numbers in random order."""
-
-    def __init__(
-        self,
-        net: nn.Module,
-        tokens: Tokens,
-        texts: Tensor,
-        pairs: Tensor,
-        queries: int = QUERIES,
-        candidates: int = CANDIDATES,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        self.net, self.tokens = net, tokens
-        self.chosen = torch.randperm(len(pairs), generator=generator)[:queries]
-        self.pairs = pairs[self.chosen]
-        self.texts = torch.unique(torch.cat([texts[:candidates], self.pairs.flatten().long()]))
-
-    @classmethod
-    def of(cls, net: nn.Module, lm: str, coming: NextItems, seed: int) -> _Recall:
-        """That of next items; it draws by itself, so that what is learnt does not depend on it."""
-        strings = sorted({*coming.candidates, *(text for pair in coming.pairs for text in pair)})
-        place = {text: i for i, text in enumerate(strings)}
-        generator = torch.Generator().manual_seed(seed)
-        shown = torch.tensor([place[text] for text in coming.candidates])
-        shown = shown[torch.randperm(len(shown), generator=generator)]
-        pairs = torch.tensor([[place[a], place[b]] for a, b in coming.pairs])
-        return cls(net, tokenise(strings, lm), shown, pairs, EVENTS, CATALOGUE, generator)
-
-    @torch.no_grad()
-    def measure(self) -> Tensor | None:
-        """The ranks [Q] by the network as it is; None without pairs."""
-        if not len(self.pairs):
-            return None
-        vectors = torch.cat([_encode(self.net, self.tokens, part).cpu() for part in torch.split(self.texts, BATCH)])
-        return ranks(vectors, torch.searchsorted(self.texts, self.pairs))
-
-    def recall(self) -> float | None:
-        """Share of the pairs whose second text is among the 10 nearest of all others to the first."""
-        found = self.measure()
-        return None if found is None else int((found < TOP).sum()) / len(found)
-
-
-def _encode(net: nn.Module, tokens: Tokens, texts: Tensor) -> Tensor:
-    """Mean-pooled vectors of length 1 of texts [n] -> [n, width]."""
-    places, present = tokens.places(texts)
-    device = next(net.parameters()).device
-    ids, mask = (tokens.ids[places] * present).to(device), present.to(device)
-    hidden = net(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-    return F.normalize(pool(hidden, mask, "mean"), dim=1)
 
 
 def _batches(numbers: Tensor) -> Iterator[Tensor]:
