@@ -130,13 +130,13 @@ def pretrain(
         torch.manual_seed(seed)
         net = network(lm).to(device)
         ahead = Recall.of(net, lm, coming, seed) if coming and coming.pairs else None
-        before = ahead.measure() if ahead else None
+        before = ahead.measure().numpy() if ahead else None
         learnt = _learn(net, lm, texts, pairs, objective, tokens, lr, report)
         if coming and ahead and before is not None:
             users = np.array(coming.users)[ahead.chosen]
             learnt["next_item"] = {
                 "pairs": len(users), "users": len(set(users.tolist())), "candidates": len(ahead.texts),
-                **compare(before.numpy(), cast(Tensor, ahead.measure()).numpy(), users),
+                **compare(before, ahead.measure().numpy(), users),
             }  # fmt: skip
         _save(net, lm, made)
         found = {

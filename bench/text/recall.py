@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.bootstrap import user_bootstrap
-from bench.text.encode import BATCH, pool
+from bench.text.encode import BATCH, pool, run
 from bench.text.tokens import Tokens, tokenise
 
 QUERIES, CANDIDATES, TOP = 1000, 2000, 10  # of held-out pairs
@@ -59,26 +59,21 @@ class Recall:
         return cls(net, tokenise(strings, lm), shown, pairs, EVENTS, CATALOGUE, generator)
 
     @torch.no_grad()
-    def measure(self) -> Tensor | None:
-        """The ranks [Q] by the network as it is; None without pairs."""
-        if not len(self.pairs):
-            return None
+    def measure(self) -> Tensor:
+        """The ranks [Q] by the network as it is."""
         vectors = torch.cat([encode(self.net, self.tokens, part).cpu() for part in torch.split(self.texts, BATCH)])
         return ranks(vectors, torch.searchsorted(self.texts, self.pairs))
 
     def recall(self) -> float | None:
-        """Share of the pairs whose second text is among the 10 nearest of all others to the first."""
-        found = self.measure()
-        return None if found is None else int((found < TOP).sum()) / len(found)
+        """Share of the pairs whose second text is among the 10 nearest of all others to the first; None: no pairs."""
+        return int((self.measure() < TOP).sum()) / len(self.pairs) if len(self.pairs) else None
 
 
 def encode(net: nn.Module, tokens: Tokens, texts: Tensor) -> Tensor:
     """Mean-pooled vectors of length 1 of texts [n] -> [n, width]."""
     places, present = tokens.places(texts)
-    device = next(net.parameters()).device
-    ids, mask = (tokens.ids[places] * present).to(device), present.to(device)
-    hidden = net(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-    return F.normalize(pool(hidden, mask, "mean"), dim=1)
+    mask = present.to(next(net.parameters()).device)
+    return F.normalize(pool(run(net, tokens, places, mask), mask, "mean"), dim=1)
 
 
 def ranks(vectors: Tensor, pairs: Tensor) -> Tensor:
