@@ -192,7 +192,8 @@ def build(method: str, config: Mapping[str, Any], schema: Schema) -> Method:
     import torch
 
     from bench import augment
-    from bench.nn import FeatureInputs, autocast, normalise
+    from bench.nn import FeatureInputs, normalise
+    from bench.precision import autocast
 
     own = registry.load_method(method)
     precision = getattr(torch, config["precision"])

@@ -30,6 +30,14 @@ def device_of(name: str) -> torch.device:
     return torch.device(name)
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether torch has fast products of bfloat16 on this CPU."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # torch without oneDNN
+        return False
+
+
 def set_up() -> None:
     """What every training wants of its process: deterministic operations, and memory that stays at hand."""
     torch.use_deterministic_algorithms(True)

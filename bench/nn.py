@@ -567,20 +567,3 @@ def normalise(method: Method, kind: str) -> None:
     for module in method.modules():
         if isinstance(module, Mlp):
             module.normalise(kind)
-
-
-def autocast(cls: type[Method], dtype: torch.dtype) -> type[Method]:
-    """The class with ``forward`` and ``losses`` in mixed precision; parameters, outputs and gradients of parameters
-    stay float32."""
-
-    def forward(self: Method, batch: Batch) -> dict[str, Tensor]:
-        with torch.autocast(batch.item.device.type, dtype):
-            return {name: output.float() for name, output in cls.forward(self, batch).items()}
-
-    def losses(self: Method, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        with torch.autocast(batch.item.device.type, dtype):
-            return cls.losses(self, outputs, batch)
-
-    members = {"forward": forward, "losses": losses, "__module__": cls.__module__, "__doc__": cls.__doc__}
-    members["data_parallel"] = cls.data_parallel
-    return type(cls.__name__, (cls,), members)
