@@ -42,12 +42,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("none", "batch", "layer", "batch_fused"),
     "schedule": ("constant", "cosine", "linear"),
     "precision": ("float32", "bfloat16"),
+    "embedding_updates": ("dense", "rows"),
     "augment": ("none", "crop", "mask", "reorder", "substitute", "mixup", "token_dropout", "swap"),
 }
-# Common settings that came after the first records. As long as ``augment`` is "none", neither is a part of a
-# configuration, so that records from before them keep their keys. A class names its own such settings in ``later``:
-# each is a part only where it is not at its default.
-LATER: dict[str, Any] = {"augment": "none", "augment_rate": 0.2}
+# Common settings that came after the first records. Where the first of a group is at its default, none of the group is
+# a part of a configuration, so that records from before them keep their keys. A class names its own such settings in
+# ``later``: each is a part only where it is not at its default.
+AUGMENT: dict[str, Any] = {"augment": "none", "augment_rate": 0.2}
+UPDATES: dict[str, Any] = {"embedding_updates": "dense"}
+LATER: dict[str, Any] = AUGMENT | UPDATES
 COMMON_SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 1e-2, log=True),
     "weight_decay": FloatDistribution(1e-6, 1e-1, log=True),
@@ -158,8 +161,9 @@ def resolve(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict
             raise unknown(f"value of '{key}'", config[key], known)
     later = {f"{key}.{own}" for key, part in components.items() for own in part.later}
     absent = {key for key in later.union(cls.later) if config[key] == defaults[key]}
-    if config["augment"] == "none":
-        absent |= LATER.keys()
+    for group in (AUGMENT, UPDATES):
+        if config[first := next(iter(group))] == group[first]:
+            absent |= group.keys()
     config = {key: value for key, value in config.items() if key not in absent}
     return config, {key: part.version for key, part in components.items()}
 
@@ -191,14 +195,14 @@ def build(method: str, config: Mapping[str, Any], schema: Schema) -> Method:
     """A model from a resolved configuration. Draws its initial weights from torch's global generator."""
     import torch
 
-    from bench import augment
+    from bench import augment, row_updates
     from bench.nn import FeatureInputs, normalise
     from bench.precision import autocast
 
     own = registry.load_method(method)
     precision = getattr(torch, config["precision"])
     cls: Callable[..., Method] = own if precision is torch.float32 else autocast(own, precision)
-    inputs = partial(FeatureInputs, **{key: config[key] for key in settings(FeatureInputs)})
+    inputs = partial(FeatureInputs, **_own(config, FeatureInputs))
     positional: list[Any] = [schema, inputs]
     if "trunk" in config:
         trunk = registry.load_method(config["trunk"])
@@ -215,6 +219,8 @@ def build(method: str, config: Mapping[str, Any], schema: Schema) -> Method:
             of = registry.load_balancer(config["balancer.of"])
             positional.append(partial(of, **_own(config, of, "balancer.of.")))
         model.balancer = cast(Any, balancer)(*positional, **_own(config, balancer, "balancer."))
+        if "embedding_updates" in config:
+            row_updates.refuse(model, config["grad_clip"])
     except ValueError as error:
         raise BenchError(f"method '{method}' does not accept this configuration: {error}") from error
     return model

@@ -363,11 +363,23 @@ class FeatureInputs(Inputs):
     Code 0 (unseen or missing) starts at zero. While training, a share ``id_dropout`` of user and item ids becomes 0
     (Volkovs et al., DropoutNet, NeurIPS 2017), so that the model learns what to do without them. A share of 1
     is a model without ids, at evaluation too.
+
+    embedding_updates: with ``rows`` the table has a sparse gradient, for ``bench.row_updates``.
     """
 
-    def __init__(self, schema: Schema, *, embedding: int, id_dropout: float, features: str = "concat") -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        embedding: int,
+        id_dropout: float,
+        features: str = "concat",
+        embedding_updates: str = "dense",
+    ) -> None:
         super().__init__()
         self.id_dropout = id_dropout
+        self.row_wise = embedding_updates == "rows"
+        self.data_parallel = not self.row_wise  # the mean gradient of several processes is dense
         offset, total = {}, 0
         for f in schema.fields:
             if f.kind != "numerical":
@@ -434,8 +446,10 @@ class FeatureInputs(Inputs):
         All parts come from the table in one go, for each go has a gradient as large as the whole table.
         """
         places = [self.places(side, codes) for side, codes, _ in parts]
+        named = torch.cat([p.flatten() for p in places])
         # Rows by index_select: its gradient is to the bit that of an embedding layer, in a seventh of the time.
-        vectors = self.table.weight.index_select(0, torch.cat([p.flatten() for p in places]))
+        weight = self.table.weight
+        vectors = F.embedding(named, weight, sparse=True) if self.row_wise else weight.index_select(0, named)
         pieces, found = torch.split(vectors, [p.numel() for p in places]), []
         for p, rows, (_, _, numbers) in zip(places, pieces, parts, strict=True):
             # Not a part of the graph without a coded field: a gradient of nothing is not the same as none.

@@ -226,7 +226,7 @@ def _learn(
     keeper: Keeper | None = None,
     stage: str = "",
 ) -> Fit:
-    keys = ("lr", "weight_decay", "batch_size", "schedule", "warmup", "grad_clip", "decay_embeddings", *config.LATER)
+    keys = ("lr", "weight_decay", "batch_size", "schedule", "warmup", "grad_clip", "decay_embeddings", *config.AUGMENT)
     settings: dict[str, Any] = {**{k: spec.config[k] for k in keys if k in spec.config}, **spec.budget}
 
     def learn(model: Method, seed: int = spec.seed, rehearsal: str = "", **more: Any) -> Fit:

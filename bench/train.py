@@ -21,6 +21,7 @@ from bench.checkpoint import Keeper, restore_training
 from bench.data.stored import Spilled
 from bench.data.tensors import Split
 from bench.nn import FusedLayer
+from bench.row_updates import update_rows
 from bench.score import Predictions, Scores, chance, score
 from bench.spec import derive_seed
 
@@ -208,8 +209,10 @@ def rate(schedule: str, warmup: float, steps: int, step: int) -> float:
 def optimizer_for(
     method: Method, lr: float, weight_decay: float, decay_embeddings: bool = False
 ) -> torch.optim.Optimizer:
-    """The method's optimiser on ``groups_of``."""
-    return method.optimizer(groups_of(method, lr, weight_decay, decay_embeddings), fused=True)
+    """The method's optimiser on ``groups_of``; it takes dense gradients and, of embeddings, sparse ones."""
+    optimizer = method.optimizer(groups_of(method, lr, weight_decay, decay_embeddings), fused=True)
+    optimizer.register_step_pre_hook(update_rows)
+    return optimizer
 
 
 def groups_of(method: Method, lr: float, weight_decay: float, decay_embeddings: bool = False) -> list[dict[str, Any]]:

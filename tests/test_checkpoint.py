@@ -146,6 +146,12 @@ def test_augmented_batches(augment: str) -> None:
     assert_resumes(lambda: check.make("ple", data.schema, norm="batch"), data, augment=augment, augment_rate=0.3)
 
 
+def test_row_wise_updates() -> None:
+    """Their moments are kept with those of the optimiser."""
+    data = check.small("sim-shop")
+    assert_resumes(lambda: check.make("shared_bottom", data.schema, embedding_updates="rows"), data, grad_clip=0.0)
+
+
 def test_killed_between_training_and_evaluation() -> None:
     """What is kept at the end of a training is all of it."""
     data = check.small("sim-news")

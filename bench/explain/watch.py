@@ -121,7 +121,8 @@ def _losses(method: Method, batch: Batch) -> Tensor:
 def _gradient(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
     if not loss.requires_grad:
         return [torch.zeros_like(p) for p in parameters]
-    return list(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True))
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return [g.to_dense() for g in found]  # of row-wise updates it is sparse
 
 
 def _adam_length(gradient: list[Tensor]) -> float:

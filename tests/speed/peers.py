@@ -146,7 +146,9 @@ class Floor(Engine):
 
     def __init__(self, architecture: str, train: Table, valid: Table) -> None:
         super().__init__(architecture, train, valid)
-        kind, self.layers = getattr(torch, self.precision), []
+        # Without instructions for bfloat16, a product of it cannot be had for less than one of float32.
+        kind = getattr(torch, self.precision) if machine.multiplies_bfloat16() else torch.float32
+        self.layers = []
         for layer in (m for m in self.method.modules() if isinstance(m, nn.Linear)):
             width_in, width = layer.in_features + -layer.in_features % 16, layer.out_features
             shapes = (BATCH, width_in), (width, width_in), (BATCH, width)

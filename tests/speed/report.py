@@ -19,6 +19,7 @@ SECTIONS = (
     "Metrics",
     "Size",
     "Tasks and experts",
+    "Embedding updates",
     "Language models",
     "Suites",
     "Start-up",

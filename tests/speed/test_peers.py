@@ -18,6 +18,8 @@ import torch
 from peers import ARCHITECTURES, BATCH, FLOORS, SIDES, generate, quiet
 from report import report
 
+from bench import machine
+
 ROUNDS = 4
 BATCHES = {"shared_bottom": 16, "mmoe": 6, "ple": 4}  # of training in a round
 VALID_BATCHES = {"shared_bottom": 20, "mmoe": 10, "ple": 8}
@@ -41,7 +43,7 @@ FUSED = {
     "ple": ("2.3 and 5.4", "4.8 and 18.2"),
 }
 # What must hold on any processor, by CPU time: without such units, a float32 product takes all but twice as long as one
-# of bfloat16, and the floor itself is below some targets.
+# of bfloat16, and the floor itself is below some targets. Without any instructions for bfloat16, see ``bound``.
 BOUNDS = {
     ("Training", "shared_bottom"): (1.1, 1.7),
     ("Training", "mmoe"): (1.1, 1.7),
@@ -104,6 +106,12 @@ def table(section: str, architecture: str, where: str, times: Times, rows: int) 
     return "\n".join(lines), by_cpu
 
 
+def bound(section: str, architecture: str, name: str) -> float:
+    """Without instructions for bfloat16, a product of it is one of float32 with roundings before and after it."""
+    own = BOUNDS[section, architecture]
+    return own[OWN.index(name)] if machine.multiplies_bfloat16() else 0.8 * own[0]
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_speed(architecture: str, threads: int) -> None:
@@ -137,8 +145,9 @@ def test_speed(architecture: str, threads: int) -> None:
     report("Training", f"{text}(float32 and bfloat16), and the floor is at {floor}.")
     for section, ratios in found.items():
         for name, ratio in ratios.items():
-            bound = BOUNDS[section, architecture][OWN.index(name)]
-            assert ratio >= bound, f"{section}: {name} has {ratio:.2f} times the speed of the fastest peer"
+            assert ratio >= bound(section, architecture, name), (
+                f"{section}: {name} has {ratio:.2f} times the speed of the fastest peer"
+            )
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -9,6 +9,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -17,6 +18,7 @@ from report import report
 from torch import Tensor, nn
 
 from bench.data.prepare import load, prepare
+from bench.precision import mixed
 from bench.text.encode import Inside, layers
 from bench.text.models import identity
 from bench.text.tower import Tower
@@ -79,7 +81,7 @@ def test_cached_states_against_all_layers(adapt: Callable[[nn.Module, bool], nn.
         losses[kind, cached] = []
 
         def seconds() -> tuple[float, float]:
-            with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16"):
+            with mixed("cpu", torch.bfloat16) if kind == "bfloat16" else nullcontext():
                 start = time.perf_counter()
                 for part in torch.split(items, BATCH):
                     loss = (head(tower.train()(part)).squeeze(1).float() - part % 3).square().mean()
