@@ -243,7 +243,25 @@ def mlps(count: int, width_in: int, width: int, depth: int, dropout: float) -> E
 
 def mix(weights: Tensor, states: Tensor) -> Tensor:
     """sum_k w_k s_k. weights [N, K], states [N, K, width] -> [N, width]."""
-    return torch.bmm(weights.unsqueeze(1), states).squeeze(1)
+    mixed = torch.bmm(weights.unsqueeze(1), states.detach()).squeeze(1)
+    if not states.requires_grad:
+        return mixed
+    return cast(Tensor, _GradientOfStates.apply(mixed, weights.detach(), states))  # type: ignore[no-untyped-call]
+
+
+class _GradientOfStates(torch.autograd.Function):
+    """The gradient of ``mix`` at the states, w_k g: on a CPU, a product element by element takes a third of the time
+    that the same product of matrices takes, with the same bits."""
+
+    @staticmethod
+    def forward(ctx: Any, mixed: Tensor, weights: Tensor, states: Tensor) -> Tensor:
+        ctx.save_for_backward(weights)
+        return mixed.view_as(mixed)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
+        (weights,) = ctx.saved_tensors
+        return gradient, None, weights.to(gradient.dtype).unsqueeze(2) * gradient.unsqueeze(1)
 
 
 class HistoryAttention(nn.Module):
@@ -257,8 +275,7 @@ class HistoryAttention(nn.Module):
     def forward(self, states: Tensor, present: Tensor) -> Tensor:
         """states [G, L, width], present [G, L] bool -> [G, width]; zeros for an empty history."""
         score = self.query(torch.tanh(self.project(states))).squeeze(-1)
-        weight = torch.softmax(score.masked_fill(~present, -1e9), dim=1) * present
-        return torch.bmm(weight.unsqueeze(1), states).squeeze(1)
+        return mix(torch.softmax(score.masked_fill(~present, -1e9), dim=1) * present, states)
 
 
 class HistoryTransformer(nn.Module):
