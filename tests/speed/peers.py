@@ -37,6 +37,7 @@ NUMBERS, USER_CATEGORICAL, USER_NUMBERS = 63, 9, 23
 EMBEDDING, BATCH, DROPOUT, LR = 16, 2048, 0.2, 1e-3
 WIDE, WIDTH, TOWER, EXPERTS, LEVELS = 512, 256, (128, 64), 4, 2
 TASKS = ("click", "conversion")
+VALID_ROWS = 100_000  # of the program below
 ARCHITECTURES = ("shared_bottom", "mmoe", "ple")
 
 
@@ -451,12 +452,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("side", choices=SIDES)
     parser.add_argument("architecture", choices=ARCHITECTURES)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=500_000)
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     with quiet():
-        train, valid = generate(chosen.rows, 1), generate(chosen.rows // 10, 2)
+        train, valid = generate(chosen.rows, 1), generate(VALID_ROWS, 2)
         side = SIDES[chosen.side](chosen.architecture, train, valid)
         started, cpu = time.perf_counter(), time.process_time()
         side.epoch()
