@@ -196,7 +196,8 @@ def build(method: str, config: Mapping[str, Any], schema: Schema) -> Method:
     import torch
 
     from bench import augment, row_updates
-    from bench.nn import FeatureInputs, normalise
+    from bench.features import FeatureInputs
+    from bench.nn import normalise
     from bench.precision import autocast
 
     own = registry.load_method(method)

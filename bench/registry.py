@@ -30,7 +30,8 @@ FOLDERS = {
     "methods": {"methods": "Method"},
     "balancers": {"baselines.balancers": "Balancer"},
 }
-AUDITED = ("baselines", "methods", "bench.api", "bench.nn", "bench.text")  # imports that make a method what it is
+# Imports that make a method what it is.
+AUDITED = ("baselines", "methods", "bench.api", "bench.nn", "bench.norms", "bench.text")
 _plugins: dict[str, Path] = {}
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from bench import config, machine, parallel, registry, train
+from bench import config, features, machine, parallel, registry, train
 from bench.api import Method, Schema
 from bench.checkpoint import Keeper
 from bench.data import cache
@@ -185,7 +185,7 @@ def fault(error: Exception) -> tuple[str, str]:
 
 def method_digest(method: str, resolved: Mapping[str, Any]) -> str:
     """Digest of the code that a method's numbers come from. It audits; the declared versions decide."""
-    files = {*registry.source_files(method), Path(train.__file__)}
+    files = {*registry.source_files(method), Path(train.__file__), Path(features.__file__)}
     for key in resolved.keys() & {"balancer", "balancer.of"}:
         files |= {*registry.source_files(resolved[key], "balancer")}
     for key in resolved.keys() & {"trunk", "teacher", "teacher.trunk"}:

@@ -20,7 +20,7 @@ from bench.augment import make as augmentation
 from bench.checkpoint import Keeper, restore_training
 from bench.data.stored import Spilled
 from bench.data.tensors import Split
-from bench.nn import FusedLayer
+from bench.norms import FusedLayer
 from bench.row_updates import update_rows
 from bench.score import Predictions, Scores, chance, score
 from bench.spec import derive_seed

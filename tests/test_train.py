@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from bench import check, config, metrics, registry, score, train
 from bench.api import Batch, Items, Method, Task, group_softmax_loss, task_loss
 from bench.data.prepare import Data
-from bench.nn import BatchNorm, Dropout, FeatureInputs, FusedLayer, Gate, HistoryAttention, base_rate, mlp, mlps
+from bench.features import FeatureInputs
+from bench.nn import Gate, HistoryAttention, base_rate, mlp, mlps
+from bench.norms import BatchNorm, Dropout, FusedLayer
 from bench.run import run, specify
 from bench.spec import derive_seed
 

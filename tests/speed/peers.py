@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from bench import config, machine
 from bench.api import Field, Items, Schema, Task
 from bench.data.tensors import Split
+from bench.features import FeatureInputs
 from bench.metrics import auc
-from bench.nn import FeatureInputs, Mlp, mlp, normalise
+from bench.nn import Mlp, mlp, normalise
 from bench.score import score
 from bench.train import evaluate, fit
 
