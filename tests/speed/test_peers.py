@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from peers import ARCHITECTURES, BATCH, FLOORS, SIDES, generate, quiet
+from peers import ARCHITECTURES, BATCH, FLOORS, SIDES, TASKS, generate, quiet
 from report import report
 
 from bench import machine
 
-ROUNDS = 4
+THREADS, ROUNDS = 2, 4
 BATCHES = {"shared_bottom": 16, "mmoe": 6, "ple": 4}  # of training in a round
 VALID_BATCHES = {"shared_bottom": 20, "mmoe": 10, "ple": 8}
-AUC_ROWS, AUC_NOISE = 500_000, 0.005
+AUC_ROWS, AUC_NOISE = 300_000, 0.005
 PEERS = [name for name, side in SIDES.items() if side.package]
 OWN = [name for name in SIDES if name not in PEERS]
 # Multiples of the fastest peer's speed, float32 and bfloat16. What shall be reached; it was set on a processor with
@@ -112,12 +112,11 @@ def bound(section: str, architecture: str, name: str) -> float:
     return own[OWN.index(name)] if machine.multiplies_bfloat16() else 0.8 * own[0]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_speed(architecture: str, threads: int) -> None:
+def test_speed(architecture: str) -> None:
     """Training without validation, and evaluation with AUC, in turn, round after round, after one round to warm up.
     The floor has the products of the linear layers, and the optimiser, alone."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(THREADS)
     rows, valid_rows = BATCHES[architecture] * BATCH, VALID_BATCHES[architecture] * BATCH
     train, valid = generate(rows, 1), generate(valid_rows, 2)
     with quiet():
@@ -132,8 +131,7 @@ def test_speed(architecture: str, threads: int) -> None:
                 training[name].append(spent[0])
                 evaluation[name].append(spent[1])
     torch.set_num_threads(1)
-    plural = "s" if threads > 1 else ""
-    where = f"{threads} thread{plural}, medians of {ROUNDS} rounds in turn{absent(architecture)}"
+    where = f"{THREADS} threads, medians of {ROUNDS} rounds in turn{absent(architecture)}"
     found = {}
     for section, times, n in (("Training", training, rows), ("Evaluation", evaluation, valid_rows)):
         text, found[section] = table(section, architecture, where, times, n)
@@ -152,19 +150,22 @@ def test_speed(architecture: str, threads: int) -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_same_auc_and_memory(architecture: str) -> None:
-    """One epoch over half a million rows, each side in a process of its own: validation AUC and peak memory. The loops
-    of other libraries need up to three minutes each for it."""
-    lines = [f"**One epoch over {AUC_ROWS:,} rows**, {architecture}, 2 threads{absent(architecture)}", ""]
-    lines += ["| | AUC click | AUC conversion | peak memory, MB | k rows/CPU-s |", "|---|---|---|---|---|"]
+    """One epoch over many rows, each side in a process of its own: validation AUC and peak memory. AUC is compared with
+    the fastest peer's, as speed is; among each other, the peers differ by more than the noise, by how they begin."""
+    lines = [f"**One epoch over {AUC_ROWS:,} rows**, {architecture}, {THREADS} threads{absent(architecture)}", ""]
+    lines += ["| | AUC click | AUC conversion | peak memory, MB | k rows/s |", "|---|---|---|---|---|"]
     found = {}
     for name in sides_for(architecture):
-        words = [sys.executable, str(Path(__file__).with_name("peers.py")), name, architecture, "--rows", str(AUC_ROWS)]
+        words = [sys.executable, str(Path(__file__).with_name("peers.py")), name, architecture]
+        words += ["--rows", str(AUC_ROWS), "--threads", str(THREADS)]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         got = found[name] = json.loads(done.stdout.splitlines()[-1])
         aucs = " | ".join(f"{x:.4f}" for x in got["auc"])
-        lines.append(f"| {name} | {aucs} | {got['peak_mb']:.0f} | {AUC_ROWS / got['cpu_s'] / 1000:.1f} |")
+        lines.append(f"| {name} | {aucs} | {got['peak_mb']:.0f} | {AUC_ROWS / got['wall_s'] / 1000:.1f} |")
     report("Training", "\n".join(lines))
-    for i in range(2):
-        best = max(got["auc"][i] for got in found.values())
+    peers = [name for name in found if name in PEERS]
+    fastest = found[min(peers or found, key=lambda name: found[name]["wall_s"])]
+    for i, task in enumerate(TASKS):
+        least = max(0.7, fastest["auc"][i] - AUC_NOISE)
         for name in OWN:
-            assert found[name]["auc"][i] > max(0.7, best - AUC_NOISE), f"{name}: {found[name]['auc'][i]:.4f}"
+            assert found[name]["auc"][i] > least, f"{name}, {task}: {found[name]['auc'][i]:.4f}, at least {least:.4f}"
