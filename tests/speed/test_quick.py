@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from report import report
 
 from bench import registry
@@ -33,6 +34,7 @@ def share_inside(words: list[str], folder: Path) -> tuple[int, float, float]:
     return len(costs), wall, sum(cost["fit_s"] + cost["eval_s"] for cost in costs) / (wall * WORKERS)
 
 
+@pytest.mark.slow  # with the real language model and data
 def test_the_quick_suite_trains_and_evaluates(tmp_path: Path) -> None:
     """At least 85 %."""
     runs, wall, share = share_inside(["--suite", "quick"], tmp_path)

@@ -35,10 +35,11 @@ def seconds(*words: str) -> tuple[float, float]:
 
 
 def test_help_and_list_answer_at_once() -> None:
-    """Under half a second of processor time; wall time is printed beside, and is as long on a quiet machine."""
+    """In processor time, a third of what importing torch takes, as it did where that was half a second."""
     rows = {" ".join(("bench", *words)): seconds("-m", "bench.cli", *words) for words in ANSWERED}
     rows |= {f"imports of {name}": seconds("-c", code) for name, code in STARTED.items()}
     lines = [f"| {name} | {wall:.2f} | {processor:.2f} |" for name, (wall, processor) in rows.items()]
     report("Start-up", "\n".join(["| | wall, s | processor, s |", "|---|---|---|", *lines]))
-    slow = {name: used for name, (_, used) in list(rows.items())[: len(ANSWERED)] if used >= 0.5}
+    limit = rows["imports of torch alone"][1] / 3
+    slow = {name: used for name, (_, used) in list(rows.items())[: len(ANSWERED)] if used >= limit}
     assert not slow, slow

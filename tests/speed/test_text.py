@@ -9,7 +9,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import pytest
@@ -81,15 +81,20 @@ def test_cached_states_against_all_layers(adapt: Callable[[nn.Module, bool], nn.
         losses[kind, cached] = []
 
         def seconds() -> tuple[float, float]:
-            with mixed("cpu", torch.bfloat16) if kind == "bfloat16" else nullcontext():
-                start = time.perf_counter()
-                for part in torch.split(items, BATCH):
-                    loss = (head(tower.train()(part)).squeeze(1).float() - part % 3).square().mean()
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    losses[kind, cached].append(loss.detach())
-                trained = time.perf_counter()
+            def precision() -> AbstractContextManager[None]:
+                return mixed("cpu", torch.bfloat16) if kind == "bfloat16" else nullcontext()
+
+            start = time.perf_counter()
+            for part in torch.split(items, BATCH):
+                with precision():
+                    predicted = head(tower.train()(part)).squeeze(1)
+                loss = (predicted.float() - part % 3).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses[kind, cached].append(loss.detach())
+            trained = time.perf_counter()
+            with precision():
                 tower.eval()(items)
             return trained - start, time.perf_counter() - start
 
