@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from bench import registry
-from bench.machine import code_version, environment
+from bench.machine import code_version, environment, multiplies_bfloat16
 
 SECTIONS = (
     "Training",
@@ -28,6 +28,7 @@ SECTIONS = (
 # before a test has changed or measured anything
 _machine = {
     **environment(torch.device("cpu")),
+    "products of bfloat16": "by instructions of their own" if multiplies_bfloat16() else "by those of float32",
     "commit": code_version(registry.ROOT)["commit"],
     "load": f"{os.getloadavg()[0]:.1f}",
     "date": time.strftime("%Y-%m-%d", time.gmtime()),
