@@ -45,12 +45,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "embedding_updates": ("dense", "rows"),
     "augment": ("none", "crop", "mask", "reorder", "substitute", "mixup", "token_dropout", "swap"),
 }
-# Common settings that came after the first records. Where the first of a group is at its default, none of the group is
-# a part of a configuration, so that records from before them keep their keys. A class names its own such settings in
-# ``later``: each is a part only where it is not at its default.
+# Common settings that came after the first records. Where ``augment`` is "none", neither of its two is a part of a
+# configuration, so that records from before them keep their keys; nor is ``embedding_updates`` where it is "dense". A
+# class names its own such settings in ``later``: each is a part only where it is not at its default.
 AUGMENT: dict[str, Any] = {"augment": "none", "augment_rate": 0.2}
-UPDATES: dict[str, Any] = {"embedding_updates": "dense"}
-LATER: dict[str, Any] = AUGMENT | UPDATES
+LATER: dict[str, Any] = AUGMENT | {"embedding_updates": "dense"}
 COMMON_SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 1e-2, log=True),
     "weight_decay": FloatDistribution(1e-6, 1e-1, log=True),
@@ -161,9 +160,10 @@ def resolve(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict
             raise unknown(f"value of '{key}'", config[key], known)
     later = {f"{key}.{own}" for key, part in components.items() for own in part.later}
     absent = {key for key in later.union(cls.later) if config[key] == defaults[key]}
-    for group in (AUGMENT, UPDATES):
-        if config[first := next(iter(group))] == group[first]:
-            absent |= group.keys()
+    if config["augment"] == "none":
+        absent |= AUGMENT.keys()
+    if config["embedding_updates"] == "dense":
+        absent.add("embedding_updates")
     config = {key: value for key, value in config.items() if key not in absent}
     return config, {key: part.version for key, part in components.items()}
 

@@ -20,6 +20,7 @@ from bench.augment import make as augmentation
 from bench.checkpoint import Keeper, restore_training
 from bench.data.stored import Spilled
 from bench.data.tensors import Split
+from bench.features import FeatureInputs
 from bench.norms import FusedLayer
 from bench.row_updates import update_rows
 from bench.score import Predictions, Scores, chance, score
@@ -211,7 +212,8 @@ def optimizer_for(
 ) -> torch.optim.Optimizer:
     """The method's optimiser on ``groups_of``; it takes dense gradients and, of embeddings, sparse ones."""
     optimizer = method.optimizer(groups_of(method, lr, weight_decay, decay_embeddings), fused=True)
-    optimizer.register_step_pre_hook(update_rows)
+    if any(isinstance(m, FeatureInputs) and m.row_wise for m in method.modules()):
+        optimizer.register_step_pre_hook(update_rows)
     return optimizer
 
 

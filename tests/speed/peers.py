@@ -452,8 +452,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("side", choices=SIDES)
     parser.add_argument("architecture", choices=ARCHITECTURES)
-    parser.add_argument("--rows", type=int, default=300_000)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     with quiet():
