@@ -17,6 +17,7 @@ from bench.data.stored import Spilled
 from bench.metrics import Array
 
 HALF = 0x3F000000 >> 9  # the bin of 1/2: its bits as float32, without the last 9
+STRETCH = 1 << 16  # bins that are looked at together
 FILES = 32
 
 
@@ -67,12 +68,16 @@ class Auc(Bins):
 
     def interval(self) -> tuple[float, float] | None:
         """The least and the largest value that AUC can have; None if there is one class."""
-        positives, negatives = self.positives.astype(np.float64), self.negatives.astype(np.float64)
-        pairs = positives.sum() * negatives.sum()
-        if not pairs:
-            return None
-        surely = (positives * (np.cumsum(negatives) - negatives)).sum()
-        return float(surely / pairs), float((surely + (positives * negatives).sum()) / pairs)
+        surely = within = positives = negatives = 0.0
+        for first in range(0, len(self.positives), STRETCH):  # all at once would take five times the memory of the bins
+            stretch = slice(first, first + STRETCH)
+            positive, negative = self.positives[stretch].astype(np.float64), self.negatives[stretch].astype(np.float64)
+            up_to = negatives + np.cumsum(negative)
+            surely += (positive * (up_to - negative)).sum()
+            within += (positive * negative).sum()
+            positives, negatives = positives + positive.sum(), up_to[-1]
+        pairs = positives * negatives
+        return (float(surely / pairs), float((surely + within) / pairs)) if pairs else None
 
     def value(self) -> float | None:
         """The middle of the interval."""

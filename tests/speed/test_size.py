@@ -27,7 +27,7 @@ from bench.train import optimizer_for
 
 SIZES = (10**5, 10**6, 10**7, 10**8)
 STEPS = WARM + 2 * WINDOW // BATCH
-ROUNDS = 2
+ROUNDS = 4
 DISK_GB = 8
 TABLE_ROUNDS, TABLE_STEPS = 7, 3
 
