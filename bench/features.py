@@ -165,8 +165,8 @@ class FeatureInputs(Inputs):
         All parts come from the table in one go, for each go has a gradient as large as the whole table.
         """
         places = [self.places(side, codes) for side, codes, _ in parts]
-        # Rows by index_select with 64-bit places: its gradient is to the bit that of an embedding layer, in a fraction of
-        # the time (with 32-bit places it goes row by row).
+        # By index_select the gradient is to the bit that of an embedding layer, in a fraction of the time if places
+        # have 64 bits; with 32 bits, rows are added one by one.
         named = torch.cat([p.flatten() for p in places]).long()
         weight = self.table.weight
         vectors = F.embedding(named, weight, sparse=True) if self.row_wise else weight.index_select(0, named)
