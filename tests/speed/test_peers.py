@@ -151,7 +151,7 @@ def test_speed(architecture: str) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_same_auc_and_memory(architecture: str) -> None:
     """One epoch over many rows, each side in a process of its own: validation AUC and peak memory. AUC is compared with
-    the fastest peer's, as speed is; among each other, the peers differ by more than the noise, by how they begin."""
+    the fastest peer's, as speed is; among each other, the peers differ by more than the noise."""
     lines = [f"**One epoch over {AUC_ROWS:,} rows**, {architecture}, {THREADS} threads{absent(architecture)}", ""]
     lines += ["| | AUC click | AUC conversion | peak memory, MB | k rows/s |", "|---|---|---|---|---|"]
     found = {}
