@@ -9,8 +9,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from torch import Tensor, nn
 
 from bench.api import Schema, Task
-from bench.nn import Architecture, Experts, Gate, MakeInputs, mix
-from bench.norms import BatchNorm, Dropout
+from bench.nn import Architecture, BatchNorm, Dropout, Experts, Gate, MakeInputs, mix
 
 
 class Expert(nn.Module):

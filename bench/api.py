@@ -174,7 +174,7 @@ class Dataset:
     variant: ClassVar[str] = ""  # which of them this class is
     domain_field: ClassVar[str] = ""  # user-side column (device, country, tab) over which training can be transferred
     domains: Mapping[str, Sequence[str]] | None = None  # its values to train (and select) on, and to test on
-    sources: ClassVar[tuple[Any, ...]] = ()  # bench.data.source objects, tried in order; empty: nothing to fetch
+    sources: ClassVar[tuple[Any, ...]] = ()  # bench.data.raw.source objects, tried in order; empty: nothing to fetch
     report_share: Callable[[float], None] | None = None  # a ``build`` that works in pieces tells the share done, 0 to 1
 
     def build(self, raw: Mapping[str, Path]) -> Tables:

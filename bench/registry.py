@@ -31,7 +31,7 @@ FOLDERS = {
     "balancers": {"baselines.balancers": "Balancer"},
 }
 # Imports that make a method what it is.
-AUDITED = ("baselines", "methods", "bench.api", "bench.nn", "bench.norms", "bench.text")
+AUDITED = ("baselines", "methods", "bench.api", "bench.nn", "bench.nn.norms", "bench.text")
 _plugins: dict[str, Path] = {}
 T = TypeVar("T")
 

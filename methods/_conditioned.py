@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bench.api import Batch, Inputs, Schema
 from bench.nn import MakeInputs, MakeTrunk
-from bench.text.conditioned import TaskTower
+from bench.text.per_task import TaskTower
 from bench.text.tower import Tower
 from methods._tuned import Tuned
 

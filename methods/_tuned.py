@@ -19,7 +19,7 @@ class Tuned(OnTrunk):
 
     A subclass says in ``adapt`` what of the language model is trained. layers, texts and pooling: ``top``, ``most`` and
     ``pooling`` of ``bench.text.tower.Tower``. lm_lr: learning rate of what is trained in the language model. user: what
-    pools the history, of ``bench.nn.USER_ENCODERS``.
+    pools the history, of ``bench.nn.history.USER_ENCODERS``.
     """
 
     space: ClassVar[dict[str, BaseDistribution]] = {

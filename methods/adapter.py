@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.api import Schema
 from bench.nn import MakeInputs, MakeTrunk
-from bench.text.encode import Inside, layers
+from bench.text.network import Inside, layers
 from methods._tuned import Tuned
 
 PLACES = ("houlsby", "pfeiffer", "parallel")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from bench.api import Batch, Method, Schema, Task
 from bench.nn import Architecture, MakeInputs, MakeTrunk
-from bench.text.conditioned import TaskTower
+from bench.text.per_task import TaskTower
 from methods.lora import Lora
 
 GATES = {  # what moves the weight of a teacher's terms

@@ -15,7 +15,7 @@ from bench.text.inputs import TextInputs
 class Frozen(OnTrunk):
     """The architecture ``trunk`` over features and frozen text vectors.
 
-    pooling: ``mean``, ``cls`` or ``last`` token. user: what pools the history, of ``bench.nn.USER_ENCODERS``.
+    pooling: ``mean``, ``cls`` or ``last`` token. user: what pools the history, of ``bench.nn.history.USER_ENCODERS``.
     """
 
     space = {

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from bench.api import Schema
 from bench.nn import MakeInputs, MakeTrunk
-from bench.text.conditioned import PerTask
-from bench.text.encode import layers
+from bench.text.network import layers
+from bench.text.per_task import PerTask
 from methods._conditioned import Conditioned
 from methods.adapter import ends
 

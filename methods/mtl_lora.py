@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bench.api import Schema
 from bench.nn import MakeInputs, MakeTrunk
-from bench.text.conditioned import PerTask
+from bench.text.per_task import PerTask
 from methods._conditioned import Conditioned
 
 

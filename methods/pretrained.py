@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bench.api import Schema
 from bench.nn import MakeInputs, MakeTrunk
-from bench.text.pretrain import OBJECTIVES, cached, check_settings
+from bench.text.objectives import OBJECTIVES
+from bench.text.pretrain import cached, check_settings
 from methods.lora import Lora
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from bench.api import Schema
 from bench.nn import MakeInputs, MakeTrunk
-from bench.text.encode import layers
+from bench.text.network import layers
 from methods._tuned import Tuned
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -27,18 +26,12 @@ from click.testing import CliRunner, Result
 from hypothesis import settings
 
 from bench import cli, registry
-from bench.data.cache import root as user_cache
+from bench.storage.cache import root as user_cache
+from tests.support.command import Bench, Plugin, Start
 
 # The same examples every time: a test that fails once must fail again.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
-
-# The smallest simulated data that still has every label in every part.
-SMALL = ("--data", "users=60", "--data", "items=100", "--data", "groups=200")
-
-Bench = Callable[..., Result]
-Start = Callable[..., "subprocess.Popen[str]"]
-Plugin = Callable[..., Path]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,14 +59,6 @@ def offline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
                 monkeypatch.setenv(spelled, "http://127.0.0.1:9")  # nothing listens there: it fails at once
         monkeypatch.setenv("no_proxy", "")
         monkeypatch.setenv("NO_PROXY", "")
-
-
-def until(reached: Callable[[], object], limit: float, step: float = 0.002) -> None:
-    """Waits, looking every ``step`` seconds; fails if it takes longer than ``limit`` seconds."""
-    end = time.monotonic() + limit
-    while not reached():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(step)
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ def knobs_of(pairs: tuple[str, ...], domains: str | None) -> dict[str, Any]:
 
 def settings_of(pairs: tuple[str, ...]) -> dict[str, Any]:
     """KEY=VALUE pairs as a mapping, the values parsed. Raises BenchError for what is no such pair."""
-    from bench.config import parse
+    from bench.spec.settings import parse
 
     found = {}
     for pair in pairs:
@@ -62,7 +62,8 @@ def settings_of(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 def loaded(name: str, knobs: tuple[str, ...], folder: Path | None) -> tuple[Any, Any]:
     """The data set of a name, and its prepared data."""
-    from bench.data.prepare import load, make
+    from bench.data.load import load
+    from bench.data.prepare import make
     from bench.data.prepare import prepare as prepared
 
     dataset, _ = make(name, settings_of(knobs))
@@ -84,10 +85,11 @@ def report(checks: Iterable[tuple[str, str]], as_json: bool) -> None:
 
 def print_board(records: list[dict[str, Any]]) -> None:
     """The tables of some records, if any of them has a result."""
-    from bench import leaderboard, render
+    from bench.leaderboard.board import board
+    from bench.leaderboard.render.text import to_console
 
     if any(r["status"] == "ok" for r in records):
-        click.echo(render.to_console(leaderboard.board(records), width()))
+        click.echo(to_console(board(records), width()))
 
 
 def width() -> int | None:

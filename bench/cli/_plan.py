@@ -16,7 +16,7 @@ from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.spec import Spec
-    from bench.suites import Suite
+    from bench.suites.sweep import Suite
 
 Command = Callable[..., None]
 OPTIONS: tuple[Callable[[Command], Command], ...] = (
@@ -69,8 +69,8 @@ def specs_of(
     plugins: tuple[Path, ...],
 ) -> list[Spec]:
     """The specs of the chosen runs, each once, always in the same order. Raises BenchError for what cannot be run."""
-    from bench.declared import at
-    from bench.suites import Entry, Setup, Suite, load
+    from bench.storage.yaml_reader import at
+    from bench.suites.sweep import Entry, Setup, Suite, load
 
     for plugin in plugins:
         registry.add_plugin(plugin)
@@ -93,8 +93,8 @@ def specs_of(
 def _specs(
     plan: Suite, given: dict[str, Any], knobs: dict[str, Any], limits: dict[str, int], seeds: int | None
 ) -> list[Spec]:
-    from bench.declared import at
-    from bench.run import specify
+    from bench.storage.yaml_reader import at
+    from bench.suites.specify import specify
 
     for key in given:
         if any(key in entry.settings for setup in plan.datasets.values() for entry in setup.entries):

@@ -10,7 +10,7 @@ import click
 from bench.cli._main import main
 from bench.cli._options import results_option, width
 from bench.errors import BenchError
-from bench.filters import FAMILIES, Filter
+from bench.leaderboard.filters import FAMILIES, Filter
 
 FORMATS = ("console", "markdown", "latex", "csv", "json")
 
@@ -57,10 +57,12 @@ def board(
     It is written where nothing is filtered and neither --format nor --output is given. -d, -m and --task may be
     repeated (docs/leaderboard.md).
     """
-    from bench import leaderboard, publish, render
-    from bench.render_csv import to_csv
-    from bench.render_latex import to_latex
-    from bench.store import write_atomically
+    from bench.leaderboard import publish
+    from bench.leaderboard.board import stored
+    from bench.leaderboard.render.csv import to_csv
+    from bench.leaderboard.render.latex import to_latex
+    from bench.leaderboard.render.text import to_console, to_json, to_markdown
+    from bench.storage.atomic import write_atomically
 
     wanted = Filter(**only, budget=_budget(budget))  # type: ignore[arg-type]
     if margin is not None and pair is None:
@@ -74,11 +76,11 @@ def board(
         return
     if check and (str(wanted) or output or form != "console"):
         raise BenchError("--check compares the whole leaderboard; give it no filter, --format or --output")
-    made = leaderboard.stored(results, wanted)
+    made = stored(results, wanted)
     path = results / "LEADERBOARD.md"
     files, missing = publish.files(made, results, html, figures, drawn)
     if check:
-        files[path] = render.to_markdown(made).encode()
+        files[path] = to_markdown(made).encode()
         folders = [("--results", results), ("--html", html), ("--figures", figures)]
         command = " ".join(f"{name} {folder}" for name, folder in folders if folder)
         publish.check(files, figures, f"bench board {command}")
@@ -86,11 +88,11 @@ def board(
         click.echo(f"{path} agrees with the records{more}")
         return
     renderers = {
-        "console": lambda: render.to_console(made, None if output else width()),
-        "markdown": lambda: render.to_markdown(made),
+        "console": lambda: to_console(made, None if output else width()),
+        "markdown": lambda: to_markdown(made),
         "latex": lambda: to_latex(made),
         "csv": lambda: to_csv(made),
-        "json": lambda: render.to_json(made),
+        "json": lambda: to_json(made),
     }
     text = renderers[form]()
     if output:
@@ -98,7 +100,7 @@ def board(
     else:
         click.echo(text, nl=False)
         if form == "console" and not str(wanted):
-            files[path] = render.to_markdown(made).encode()
+            files[path] = to_markdown(made).encode()
     for place, data in files.items():
         write_atomically(place, data)
     for reason in missing:
@@ -116,9 +118,10 @@ def _budget(pairs: tuple[str, ...]) -> dict[str, int]:
 
 
 def _compare(results: Path, as_json: bool, pair: tuple[str, str], margin: float | None, part: Filter) -> None:
-    from bench import compare
-    from bench.store import Store
+    from bench.leaderboard import compare
+    from bench.leaderboard.render.comparison import to_console, to_json
+    from bench.storage.records import Store
 
     chosen = compare.MARGIN if margin is None else margin
     found = compare.compare(Store(results).results(), *pair, margin=chosen, results=results, part=part)
-    click.echo(compare.to_json(found) if as_json else compare.to_console(found, width()), nl=False)
+    click.echo(to_json(found) if as_json else to_console(found, width()), nl=False)

@@ -40,15 +40,15 @@ def check(
     methods, datasets = registry.methods(), registry.entries("datasets")
     if name not in methods and name not in datasets:
         raise unknown("method or data set", name, [*methods, *datasets])
-    from bench import check as contract
     from bench.data.describe import verify as checks
+    from bench.training import contract
 
     report(contract.method(name) if name in methods else checks(*loaded(name, knobs, folder)), as_json)
 
 
 def _stale(results: Path) -> None:
-    from bench.check import stale_records
-    from bench.store import Store
+    from bench.execution.audit import stale_records
+    from bench.storage.records import Store
 
     store: Store = Store(results)
     found = list(stale_records(store))

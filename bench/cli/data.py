@@ -23,7 +23,7 @@ def data() -> None:
 def prepare(name: str, folder: Path | None, knobs: tuple[str, ...]) -> None:
     """Fetch, build and encode data set NAME. What is there already is not made again."""
     from bench.data.prepare import prepare as make
-    from bench.progress import progress
+    from bench.execution.progress import progress
 
     with progress(1) as shown:
         path = make(name, settings_of(knobs), folder, shown.step)

@@ -32,12 +32,12 @@ def explain(device: str, folder: Path | None, out: Path | None, as_json: bool, *
     validation data are used. See docs/explaining.md.
     """
     spec = spec_of(**chosen)
-    from bench.execute import prepare_all
-    from bench.explain import explain as explained
+    from bench.execution.progress import progress
+    from bench.execution.ready import prepare_all
+    from bench.explain.measure import explain as explained
     from bench.explain.report import to_html, to_markdown
-    from bench.machine import device_of
-    from bench.progress import progress
-    from bench.store import write_atomically
+    from bench.machine.device import device_of
+    from bench.storage.atomic import write_atomically
 
     with progress(1) as shown:
         (path,) = prepare_all([spec], folder, shown)

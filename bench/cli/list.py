@@ -12,7 +12,7 @@ from bench.cli._main import main
 from bench.cli._options import json_option
 
 if TYPE_CHECKING:
-    from bench.papers import Paper
+    from bench.papers.table import Paper
 
 LISTED = ("methods", "baselines", "balancers", "datasets", "suites", "papers")
 
@@ -59,17 +59,17 @@ DETAILS = {"datasets": _details, "papers": _figures}
 
 def _listing(kind: str, details: bool) -> list[dict[str, Any]]:
     if kind == "datasets" and details:
-        from bench import catalogue
+        from bench.data import catalogue
 
         return catalogue.datasets()
     if kind == "suites":
-        from bench import suites
+        from bench.suites import sweep
 
-        return [{"name": name, "about": suites.load(name).about} for name in suites.paths()]
+        return [{"name": name, "about": sweep.load(name).about} for name in sweep.paths()]
     if kind == "papers":
-        from bench import papers
+        from bench.papers import table
 
-        return [_table(papers.load(name)) for name in papers.paths()]
+        return [_table(table.load(name)) for name in table.paths()]
     return [{"name": e.name, "about": e.summary} for e in registry.entries(kind).values()]
 
 

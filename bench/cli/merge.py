@@ -24,7 +24,7 @@ def merge(folders: tuple[Path, ...], results: Path, as_json: bool) -> None:
     A result that is there stays; a failure that is there gives way to a result, a study to one that has gone on. The
     exit code is 1 if a run has another result here and there, or if a file cannot be read.
     """
-    from bench.merge import merge as merged
+    from bench.storage.merge import merge as merged
 
     found = merged(folders, results)
     if as_json:

@@ -21,7 +21,7 @@ from bench.cli._main import main
 )
 def new(kind: str, name: str, folder: Path | None) -> None:
     """Write the skeleton of a new method or data set: one file that already runs."""
-    from bench.scaffold import create
+    from bench.cli._skeleton import create
 
     path = create(kind, name, folder)
     known = registry.name_of(kind + "s", path)

@@ -65,10 +65,10 @@ def pretrain(
     nearest, before and after. See docs/language_models.md.
     """
     registry.find("dataset", dataset)  # names are checked before the slow imports
-    from bench.data.prepare import load
+    from bench.data.load import load
     from bench.data.prepare import prepare as prepared
-    from bench.machine import device_of
-    from bench.progress import progress
+    from bench.execution.progress import progress
+    from bench.machine.device import device_of
     from bench.text.models import identity
     from bench.text.pretrain import material, next_items
     from bench.text.pretrain import pretrain as pretrained

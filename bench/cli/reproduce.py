@@ -13,10 +13,10 @@ from bench.cli._options import from_option, json_option, results_option
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.papers import Paper, Row
     from bench.papers.plan import Job
+    from bench.papers.table import Paper, Row
     from bench.spec import Spec
-    from bench.store import Store
+    from bench.storage.records import Store
 
 
 @main.command()
@@ -49,11 +49,12 @@ def reproduce(
     written to RESULTS/papers/NAME.md and NAME.json. With --from, a data set's files may lie in the folder itself or in
     one below it that is named after the data set.
     """
-    from bench import papers
     from bench.papers import plan, show, verdict
-    from bench.store import Store, write_atomically
+    from bench.papers.table import load
+    from bench.storage.atomic import write_atomically
+    from bench.storage.records import Store
 
-    paper, store = papers.load(name), Store(results)
+    paper, store = load(name), Store(results)
     chosen = paper.chosen(rows.split(",") if rows is not None else ())
     jobs = plan.jobs(paper, chosen, seeds)
     if dry_run:
@@ -72,11 +73,11 @@ def reproduce(
 
 def _run(paper: Paper, jobs: list[Job], store: Store, device: str, workers: int, folder: Path | None) -> dict[str, str]:
     """Makes the runs that have no record. Returns which data sets cannot be had, and what is to be done."""
-    from bench.catalogue import needs
+    from bench.data.catalogue import needs
     from bench.data.prepare import prepare
-    from bench.execute import execute
-    from bench.machine import device_of
-    from bench.progress import progress
+    from bench.execution.execute import execute
+    from bench.execution.progress import progress
+    from bench.machine.device import device_of
 
     todo: dict[str, list[Spec]] = {}
     for job in jobs:
@@ -101,9 +102,9 @@ def _run(paper: Paper, jobs: list[Job], store: Store, device: str, workers: int,
 
 def _show_plan(paper: Paper, rows: list[Row], jobs: list[Job], store: Store, as_json: bool) -> None:
     from bench import registry
-    from bench.catalogue import needs
+    from bench.data.catalogue import needs
     from bench.papers import plan, show
-    from bench.store import Store
+    from bench.storage.records import Store
 
     reference = registry.ROOT / "results" / "reference"
     records = [r for known in (store, Store(reference), Store(reference / "reproduced")) for r in known.records()]

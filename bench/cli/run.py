@@ -17,14 +17,14 @@ from bench.cli._main import main
 from bench.cli._options import from_option, json_option, print_board, results_option, tuned_option
 from bench.cli._plan import plan_options, shard_of, specs_of
 from bench.errors import BenchError
-from bench.trackers import NAMES, Tracking
+from bench.execution.trackers import NAMES, Tracking
 
 if TYPE_CHECKING:
     import torch
 
-    from bench.cluster import Cluster
+    from bench.execution.cluster import Cluster
     from bench.spec import Spec
-    from bench.store import Store
+    from bench.storage.records import Store
 
 
 @main.command()
@@ -101,21 +101,21 @@ def run(
     part, specs = shard_of(shard), specs_of(**plan)
     costs: dict[str, dict[str, Any]] = {}
     if tuned:
-        from bench import tune
+        from bench.tuning import tune
 
         specs, costs = tune.tuned(results, specs)
     specs = specs[part]
 
-    from bench import parallel
-    from bench.checkpoint import catch_sigterm
-    from bench.execute import execute
-    from bench.machine import device_of
-    from bench.progress import progress
-    from bench.store import Store
-    from bench.workers import Limits
+    from bench.execution.execute import execute
+    from bench.execution.job import Limits
+    from bench.execution.progress import progress
+    from bench.machine.device import device_of
+    from bench.machine.processes import joined
+    from bench.storage.records import Store
+    from bench.training.checkpoint import catch_sigterm
 
     store, limits, former = Store(results), Limits(time_limit, memory_limit), catch_sigterm()
-    with parallel.joined(device_of(device)) as own:
+    with joined(device_of(device)) as own:
         try:
             with cluster_of(executor, address) as cluster, progress(len(specs)) as shown:
                 outcome = execute(
@@ -150,16 +150,17 @@ def cluster_of(executor: str, address: str | None) -> AbstractContextManager[Clu
     """The Ray cluster that runs are to be made on, if any; it is left with the context."""
     if executor != "ray":
         return nullcontext()
-    from bench.cluster import Cluster
+    from bench.execution.cluster import Cluster
 
     return Cluster(address)
 
 
 def _profile(specs: list[Spec], store: Store, device: torch.device, raw: Path | None, trace: bool) -> None:
     """Prints the profile of each configuration, whatever its seeds, to standard error."""
-    from bench.data.prepare import load, prepare
-    from bench.profile import profile
-    from bench.run import fault
+    from bench.data.load import load
+    from bench.data.prepare import prepare
+    from bench.execution.record import fault
+    from bench.training.profile import profile
 
     first = {replace(spec, seed=0).key: spec for spec in reversed(specs)}
     for spec in reversed(first.values()):
@@ -176,7 +177,7 @@ def _profile(specs: list[Spec], store: Store, device: torch.device, raw: Path | 
 
 def _fail_on(records: list[dict[str, Any]]) -> None:
     """Exit code 1, with a line for each, if a run ended without a result that it should have had."""
-    from bench.labels import run_names
+    from bench.spec.names import run_names
 
     names = run_names([r["spec"] for r in records])
     bad = [(name, r) for name, r in zip(names, records, strict=True) if r["status"] not in ("ok", "declined")]

@@ -27,8 +27,8 @@ def show(key: str, results: Path, as_json: bool) -> None:
     Status, settings, metrics beside chance and oracle, learning curve, decisions, environment, code, cost, and the
     command that makes the run again.
     """
-    from bench.command import reproduce_command
-    from bench.store import Store
+    from bench.spec.command import reproduce_command
+    from bench.storage.records import Store
 
     record = Store(results).find(key)
     command = reproduce_command(record["spec"])

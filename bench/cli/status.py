@@ -30,14 +30,14 @@ def status(tuned: bool, results: Path, as_json: bool, **plan: Any) -> None:
     """
     from tabulate import tabulate
 
-    from bench.labels import run_names
-    from bench.store import Store
+    from bench.spec.names import run_names
+    from bench.storage.records import Store
 
     store, planned = Store(results), any(plan.values())
     if planned:
         specs = specs_of(**plan)
         if tuned:
-            from bench import tune
+            from bench.tuning import tune
 
             specs, _ = tune.tuned(results, specs)
         chosen = [(s.to_dict(), store.get(s.to_dict(), s.key)) for s in specs]
@@ -81,7 +81,7 @@ def _runs(chosen: Sequence[tuple[dict[str, Any], dict[str, Any] | None]], names:
 
 
 def _state(record: dict[str, Any] | None, key: str) -> str:
-    from bench.running import is_running
+    from bench.execution.in_progress import is_running
 
     if record is not None and record["status"] in ("ok", "declined"):
         return "done" if record["status"] == "ok" else "declined"

@@ -84,16 +84,17 @@ def tune(
     spec = spec_of(seed=seed, **chosen)
     from tabulate import tabulate
 
-    from bench import tune as tuning
-    from bench.machine import device_of
-    from bench.progress import progress
-    from bench.study import Budget, Search, training_seed
+    from bench.execution.progress import progress
+    from bench.machine.device import device_of
+    from bench.tuning.outcome import table
+    from bench.tuning.study import Budget, Search, training_seed
+    from bench.tuning.tune import tune as make_study
 
     spec = replace(spec, seed=training_seed(seed))
     fixed = settings_of(chosen["given"])
     search = Search(sampler, pruner, seed, stage, pareto, points if sampler == "grid" else 0)
     with progress(trials) as shown:
-        outcome = tuning.tune(
+        outcome = make_study(
             spec, fixed, Budget(trials, seconds), results, shown, search=search, workers=workers,
             storage=storage, device=device_of(device), raw=folder,
         )  # fmt: skip
@@ -105,7 +106,7 @@ def tune(
     if as_json:
         return
     headers = ("validation", "defaults", f"trial {outcome['best']['trial']}")
-    click.echo(tabulate(tuning.table(outcome), headers=headers, disable_numparse=True))
+    click.echo(tabulate(table(outcome), headers=headers, disable_numparse=True))
     if pareto:
         click.echo(f"\nfront: trials {', '.join(map(str, outcome['front']))}; hypervolume {outcome['hypervolume']:.4g}")
     options: dict[str, Sequence[object]] = {

@@ -26,15 +26,18 @@ def verify_claims(names: tuple[str, ...], file: Path | None, results: Path, as_j
     NAMES: print only these claims. All of them are tested nevertheless, since p-values are corrected for all. Writes
     RESULTS/CLAIMS.md, except with NAMES, --claims or --json.
     """
-    from bench import claims, claims_text
-    from bench.store import Store, write_atomically
+    from bench.claims.declared import PATH, declared
+    from bench.claims.show import to_console, to_json, to_markdown
+    from bench.claims.verify import verify
+    from bench.storage.atomic import write_atomically
+    from bench.storage.records import Store
 
-    known = claims.declared(file or claims.PATH)
+    known = declared(file or PATH)
     for name in names:
         if name not in [claim.name for claim in known]:
             raise unknown("claim", name, [claim.name for claim in known])
-    found = claims.verify(Store(results).results(), known)
-    path, text = results / "CLAIMS.md", claims_text.to_markdown(found).encode()
+    found = verify(Store(results).results(), known)
+    path, text = results / "CLAIMS.md", to_markdown(found).encode()
     if check:
         if not path.exists() or path.read_bytes() != text:
             raise BenchError(f"{path} is not what the records give; run `bench verify-claims --results {results}`")
@@ -42,8 +45,8 @@ def verify_claims(names: tuple[str, ...], file: Path | None, results: Path, as_j
         return
     shown = [finding for finding in found if not names or finding.claim.name in names]
     if as_json:
-        click.echo(claims_text.to_json(shown), nl=False)
+        click.echo(to_json(shown), nl=False)
         return
-    click.echo(claims_text.to_console(shown, width()), nl=False)
+    click.echo(to_console(shown, width()), nl=False)
     if not names and file is None:
         write_atomically(path, text)

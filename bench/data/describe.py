@@ -10,7 +10,8 @@ import polars as pl
 
 from bench import metrics
 from bench.api import Dataset
-from bench.data.prepare import Data, content_hash
+from bench.data.load import Data
+from bench.data.prepare import content_hash
 from bench.data.split import assign
 from bench.data.tensors import Split
 

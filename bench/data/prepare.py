@@ -8,37 +8,26 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
-from bench import api, config, registry
-from bench.api import Dataset, Field, Items, Schema, Task
-from bench.data import cache, encode, source, split, stored
-from bench.data.tensors import Split
+from bench import api, registry
+from bench.api import Dataset, Task
+from bench.data import encode
+from bench.data.raw import source
 from bench.errors import BenchError, unknown
 from bench.spec import canonical, digest
+from bench.spec.settings import apply, own_settings
+from bench.storage import cache
 
 Report = Callable[[str], None]
+
+
 TABLES = ("groups", "rows", "items", "users")
-
-
-@dataclass(frozen=True)
-class Data:
-    """A prepared data set. ``meta``: counts, hashes and descriptions as written beside the arrays."""
-
-    schema: Schema
-    train: Split
-    valid: Split
-    test: Split
-    extra: tuple[Split, ...]  # further test parts
-    meta: dict[str, Any]
-    folder: Path
 
 
 def make(name: str, given: Mapping[str, Any]) -> tuple[Dataset, dict[str, Any]]:
@@ -49,7 +38,7 @@ def make(name: str, given: Mapping[str, Any]) -> tuple[Dataset, dict[str, Any]]:
     """
     cls = registry.load_dataset(name)
     own = {key: value for key, value in given.items() if key not in ("domains", "tasks")}
-    knobs = config.apply(config.settings(cls), own)
+    knobs = apply(own_settings(cls), own)
     dataset = cls(**knobs)
     if given.get("domains") is not None:
         if not dataset.domain_field:
@@ -134,24 +123,6 @@ def _built(dataset: Dataset, name: str, raw: Mapping[str, Path]) -> api.Tables:
         raise BenchError(f"data set '{name}': one of these files is damaged: {files}; fetch them again") from error
 
 
-@lru_cache(maxsize=8)
-def load(folder: Path) -> Data:
-    """The prepared data set of a folder, memory-mapped."""
-    meta = json.loads((folder / "meta.json").read_text("utf-8"))
-    described = meta["schema"]
-    schema = Schema(
-        tasks=tuple(Task(**{**t, "classes": tuple(t["classes"])}) for t in described["tasks"]),
-        fields=tuple(Field(**f) for f in described["fields"]),
-        cardinality=described["cardinality"],
-        history=described["history"],
-        texts=tuple(json.loads((folder / "texts.json").read_text("utf-8"))),
-    )
-    items = Items(_tensor(folder, "items/cat"), _tensor(folder, "items/num"))
-    train, valid, test = (_split(folder, name, schema, items) for name in split.PARTS)
-    extra = tuple(_split(folder, name, schema, items) for name in sorted(set(meta["parts"]) - set(split.PARTS)))
-    return Data(schema, train, valid, test, extra, meta, folder)
-
-
 def content_hash(folder: Path) -> str:
     """sha256 over every array and text of a prepared folder."""
     total = hashlib.sha256()
@@ -204,32 +175,3 @@ def _write(
 def _file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _tensor(folder: Path, key: str) -> torch.Tensor:
-    path = folder / "arrays" / f"{key}.npy"
-    try:
-        return stored.mapped(path)
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{path} is damaged ({error}); delete {folder} and prepare the data set again") from error
-
-
-def _split(folder: Path, name: str, schema: Schema, items: Items) -> Split:
-    def named(kind: str) -> dict[str, torch.Tensor]:
-        tasks = [t.name for t in schema.tasks if (folder / "arrays" / name / kind / f"{t.name}.npy").exists()]
-        return {t: _tensor(folder, f"{name}/{kind}/{t}") for t in tasks}
-
-    plain = (
-        "user_cat",
-        "user_num",
-        "history",
-        "start",
-        "item",
-        "pair_cat",
-        "pair_num",
-        "user",
-        "cold_user",
-        "cold_item",
-    )
-    tensors = {key: _tensor(folder, f"{name}/{key}") for key in plain}
-    return Split(name=name, schema=schema, items=items, labels=named("label"), truth=named("truth"), **tensors)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.api import Batch, Items, Schema
-from bench.data.stored import LARGE, held
+from bench.data.mapped import LARGE, held
 
 WINDOW = 1 << 20  # rows, about, of a large split that are in memory at a time while training
 PIECE = 1 << 18  # the same where the order is that of the file

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.sampling import popular_negatives
-from bench.data.source import Local
+from bench.data.logs.negatives import popular_negatives
+from bench.data.raw.source import Local
 from bench.errors import BenchError
 
 DAYS = tuple(f"2017010{day}" for day in range(1, 8))  # file names in the archive [from memory]

@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.read import read_columns, reject
-from bench.data.source import Local
+from bench.data.raw.read import read_columns, reject
+from bench.data.raw.source import Local
 from bench.errors import BenchError
 
 # Published field number -> our name: the 18 fields that AITM's preparation keeps.

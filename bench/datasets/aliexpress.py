@@ -11,10 +11,10 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data import cache
-from bench.data.archive import unpack
-from bench.data.source import Local
+from bench.data.raw.archive import unpack
+from bench.data.raw.source import Local
 from bench.errors import BenchError
+from bench.storage import cache
 
 VALIDATION = 0.1  # of the training searches
 

@@ -10,11 +10,11 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
-from bench.data.events import histories
-from bench.data.read import Nested, read_json_lines
-from bench.data.sampling import beside_others
-from bench.data.source import Local
-from bench.data.thin import Thinned
+from bench.data.logs.histories import histories
+from bench.data.logs.negatives import beside_others
+from bench.data.logs.user_share import Thinned
+from bench.data.raw.read import Nested, read_json_lines
+from bench.data.raw.source import Local
 from bench.errors import BenchError
 
 CATEGORIES = {  # variant -> name in the official list of categories

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.read import Columns, read_columns, reject
-from bench.data.source import Local
+from bench.data.raw.read import Columns, read_columns, reject
+from bench.data.raw.source import Local
 from bench.errors import BenchError
 
 COLUMNS = (

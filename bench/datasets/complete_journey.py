@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.read import Nested, read_parquet, reject
-from bench.data.source import Package
+from bench.data.raw.read import Nested, read_parquet, reject
+from bench.data.raw.source import Package
 from bench.errors import BenchError
 
 DAY = 86_400  # seconds

@@ -12,8 +12,8 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.read import once, read_parquet
-from bench.data.source import Local
+from bench.data.raw.read import once, read_parquet
+from bench.data.raw.source import Local
 from bench.errors import BenchError
 
 PARTS = ("train", "validation")

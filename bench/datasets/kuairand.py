@@ -9,10 +9,10 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.events import histories
-from bench.data.read import Columns, find_rows, read_columns, reject
-from bench.data.source import Download, Local
-from bench.data.video import PROFILE, by_hour, china_day, first_wanted, interest, profiles, sentence, told
+from bench.data.logs.histories import histories
+from bench.data.logs.short_video import PROFILE, by_hour, china_day, first_wanted, interest, profiles, sentence, told
+from bench.data.raw.read import Columns, find_rows, read_columns, reject
+from bench.data.raw.source import Download, Local
 
 STANDARD = ("log_standard_4_08_to_4_21", "log_standard_4_22_to_5_08")
 RANDOM = "log_random_4_22_to_5_08"

@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.events import histories
-from bench.data.read import find_rows, read_columns, reject
-from bench.data.source import Download
-from bench.data.video import PROFILE, by_hour, china_day, first_wanted, interest, profiles, sentence, told
+from bench.data.logs.histories import histories
+from bench.data.logs.short_video import PROFILE, by_hour, china_day, first_wanted, interest, profiles, sentence, told
+from bench.data.raw.read import find_rows, read_columns, reject
+from bench.data.raw.source import Download
 from bench.errors import BenchError
 
 BIG, SMALL = "big_matrix.csv", "small_matrix.csv"

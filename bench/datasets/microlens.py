@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
-from bench.data.events import histories
-from bench.data.read import read_columns, reject
-from bench.data.sampling import popular_negatives
-from bench.data.source import Local
-from bench.data.video import first_wanted, interest
+from bench.data.logs.histories import histories
+from bench.data.logs.negatives import popular_negatives
+from bench.data.logs.short_video import first_wanted, interest
+from bench.data.raw.read import read_columns, reject
+from bench.data.raw.source import Local
 from bench.errors import BenchError
 
 NEGATIVES = 4

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.read import once
-from bench.data.source import Download, Local, Together
+from bench.data.raw.read import once
+from bench.data.raw.source import Download, Local, Together
 from bench.errors import BenchError
 
 PARTS = ("train", "dev")

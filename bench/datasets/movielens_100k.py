@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
-from bench.data.read import read_lines, reject, whole
-from bench.data.sampling import popular_negatives
-from bench.data.source import Download, Package
+from bench.data.logs.negatives import popular_negatives
+from bench.data.raw.read import read_lines, reject, whole
+from bench.data.raw.source import Download, Package
 from bench.errors import BenchError
 
 GENRES = (

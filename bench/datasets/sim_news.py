@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.api import Field, Task
-from bench.data.simulate import Floats, Simulated, World, clipped_mean
-from bench.data.vocabulary import NEWS
+from bench.data.logs.simulation import Floats, Simulated, World, clipped_mean
+from bench.data.logs.wording import NEWS
 
 LONGEST = float(np.log1p(1800))  # reading is counted for at most half an hour
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.api import Field, Task
-from bench.data.simulate import Floats, Simulated, World, clipped_mean, sigmoid
-from bench.data.vocabulary import VIDEO
+from bench.data.logs.simulation import Floats, Simulated, World, clipped_mean, sigmoid
+from bench.data.logs.wording import VIDEO
 
 
 class SimVideo(Simulated):

@@ -10,10 +10,10 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.events import around, histories
-from bench.data.read import read_table, reject
-from bench.data.source import Local
-from bench.data.thin import Thinned
+from bench.data.logs.histories import around, histories
+from bench.data.logs.user_share import Thinned
+from bench.data.raw.read import read_table, reject
+from bench.data.raw.source import Local
 from bench.errors import BenchError
 
 HOUR, DAY = 3600, 86_400

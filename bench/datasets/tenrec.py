@@ -9,10 +9,10 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
-from bench.data.events import histories
-from bench.data.read import parse_table, readable, scan_table
-from bench.data.source import Local
-from bench.data.thin import Thinned
+from bench.data.logs.histories import histories
+from bench.data.logs.user_share import Thinned
+from bench.data.raw.read import parse_table, readable, scan_table
+from bench.data.raw.source import Local
 from bench.errors import BenchError
 
 WINDOW = 10  # rows of a group

@@ -9,10 +9,10 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.events import around, histories
-from bench.data.read import Columns, read_parquet
-from bench.data.source import Local
-from bench.data.thin import Thinned
+from bench.data.logs.histories import around, histories
+from bench.data.logs.user_share import Thinned
+from bench.data.raw.read import Columns, read_parquet
+from bench.data.raw.source import Local
 from bench.errors import BenchError
 
 GAP = 1800  # seconds without a listen that end a session

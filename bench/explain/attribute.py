@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.api import Batch, Inputs, Method, Side, Task
 from bench.data.tensors import Split
-from bench.features import FeatureInputs
+from bench.nn.features import FeatureInputs
 
 STEPS = 32  # of the path integral
 DRAWS = 5  # random orders of deletion for each row

@@ -13,9 +13,9 @@ import numpy as np
 from tabulate import tabulate
 
 from bench.explain.attribute import CHANGED
-from bench.render import escape
+from bench.markup import escape
 
-TEMPLATE = Path(__file__).parent.parent / "templates" / "explain.html"
+TEMPLATE = Path(__file__).with_name("explain.html")
 Matrix = Sequence[Sequence[float | None]]
 
 

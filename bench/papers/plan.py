@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from bench.declared import at
 from bench.errors import BenchError
-from bench.papers import Paper, Row
+from bench.papers.table import Paper, Row
 from bench.spec import CLEAN, PAPER
+from bench.storage.yaml_reader import at
 
 if TYPE_CHECKING:
     from bench.spec import Spec
@@ -56,7 +56,7 @@ def jobs(paper: Paper, rows: Sequence[Row], seeds: int | None = None) -> list[Jo
 
 
 def _job(paper: Paper, row: Row, data: str, seeds: int) -> Job:
-    from bench.run import specify
+    from bench.suites.specify import specify
     from bench.text.models import identity
 
     part, settings = paper.parts[data], {**paper.settings, **row.settings}

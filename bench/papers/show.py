@@ -10,10 +10,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bench.papers import NO_METHOD, Paper, Row
+from bench.markup import escape
 from bench.papers.plan import Cost, Job
+from bench.papers.table import NO_METHOD, Paper, Row
 from bench.papers.verdict import NOT_COMPARABLE, Cell, Finding, Measured, Report
-from bench.render import escape
 from bench.spec import PAPER, canonical
 
 HEADERS = ("row", "column", "published", "reproduced", "difference", "clean", "bias", "verdict")

@@ -9,10 +9,10 @@ from typing import Any
 
 from bench.errors import unknown
 from bench.metrics import METRICS
-from bench.papers import NO_METHOD, Claim, Column, Paper, Row
 from bench.papers.plan import Job
+from bench.papers.table import NO_METHOD, Claim, Column, Paper, Row
 from bench.spec import CLEAN, PAPER
-from bench.stats import mean_interval
+from bench.statistics.intervals import mean_interval
 
 Record = Mapping[str, Any]
 WITHIN, OUTSIDE, NOT_COMPARABLE = "within tolerance", "outside", "not comparable"

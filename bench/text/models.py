@@ -14,9 +14,10 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from bench.data import cache, source
-from bench.data.archive import unpack
+from bench.data.raw import source
+from bench.data.raw.archive import unpack
 from bench.errors import BenchError, unknown
+from bench.storage import cache
 from bench.text import convert
 
 WEIGHTS = "model.safetensors"

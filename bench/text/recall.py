@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.bootstrap import user_bootstrap
-from bench.text.encode import BATCH, pool, run
+from bench.statistics.bootstrap import user_bootstrap
+from bench.text.encode import BATCH
+from bench.text.network import pool, run
 from bench.text.tokens import Tokens, tokenise
 
 QUERIES, CANDIDATES, TOP = 1000, 2000, 10  # of held-out pairs

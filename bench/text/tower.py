@@ -9,10 +9,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from bench import parallel
-from bench.augment import swap, token_dropout
+from bench.machine.processes import spread, union
 from bench.nn import HistoryAttention
-from bench.text.encode import BATCH, Inside, depth_of, network, pool, run, states, vectors
+from bench.nn.augment import swap, token_dropout
+from bench.text.encode import BATCH, states, vectors
+from bench.text.network import Inside, depth_of, network, pool, run
 from bench.text.tokens import tokenise
 
 FIXED = ("mean", "cls", "last")  # poolings without weights
@@ -108,7 +109,7 @@ class Tower(nn.Module):
         distinct = torch.unique(text)
         distinct = distinct[distinct < len(self.unique)]
         if not (self.training and any(p.requires_grad for p in self.parameters())):
-            stale = parallel.union(distinct[~fresh[distinct]], len(fresh))
+            stale = union(distinct[~fresh[distinct]], len(fresh))
             if len(stale):
                 with torch.no_grad():
                     store[stale] = self.encode(stale, together=True)
@@ -141,7 +142,7 @@ class Tower(nn.Module):
         order = torch.argsort(self.tokens.lengths[texts.cpu()], stable=True)
         parts, pooled = torch.split(texts.cpu()[order], BATCH), partial(self._pooled, device=texts.device)
         if together:
-            encoded = parallel.spread(parts, pooled, self.width, texts.device)
+            encoded = spread(parts, pooled, self.width, texts.device)
         else:
             encoded = torch.cat([pooled(part) for part in parts])
         return encoded[torch.argsort(order).to(texts.device)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from report import write
+
+from tests.speed.report import write
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -22,14 +22,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench import config, machine
 from bench.api import Field, Items, Schema, Task
 from bench.data.tensors import Split
-from bench.features import FeatureInputs
+from bench.machine.device import multiplies_bfloat16, peak_mb, set_up
 from bench.metrics import auc
 from bench.nn import Mlp, mlp, normalise
-from bench.score import score
-from bench.train import evaluate, fit
+from bench.nn.features import FeatureInputs
+from bench.spec import config
+from bench.training.build import build
+from bench.training.loop import fit
+from bench.training.predict import evaluate
+from bench.training.score import score
 
 # 217,980 rows of embeddings; the first nine fields and 23 numbers are the user's, as in AliExpress.
 CARDINALITIES = (100_000, 30_000, 8_000, 2_000, 500, 200, 60, 20, 10, 50_000, 20_000, 5_000, 1_500, 500, 150, 40)
@@ -95,7 +98,7 @@ class Side:
 
 
 class Engine(Side):
-    """``bench.train`` with the baselines. Their bottoms, experts and towers have layers of one width: here the same
+    """The training loop with the baselines. Their bottoms, experts and towers have layers of one width: here the same
     classes with the two widths of the shape are put in their place."""
 
     precision: ClassVar[str] = "float32"
@@ -111,7 +114,7 @@ class Engine(Side):
         resolved, _ = config.resolve(architecture, {**given, **own})
         self.splits = split(train), split(valid)
         torch.manual_seed(0)
-        self.method = config.build(architecture, resolved, self.splits[0].schema)
+        self.method = build(architecture, resolved, self.splits[0].schema)
         for name, module in list(self.method.named_modules()):
             if isinstance(module, Mlp):
                 parent, _, last = name.rpartition(".")
@@ -127,7 +130,7 @@ class Engine(Side):
 
     def epoch(self) -> None:
         self.epochs += 1
-        machine.set_up()
+        set_up()
         settings = {"lr": LR, "weight_decay": 0.0, "batch_size": BATCH, "epochs": 1, "patience": 1}
         fit(self.method, self.splits[0], self.few, seed=self.epochs, **settings)  # type: ignore[arg-type]
         torch.use_deterministic_algorithms(False)
@@ -150,7 +153,7 @@ class Floor(Engine):
     def __init__(self, architecture: str, train: Table, valid: Table) -> None:
         super().__init__(architecture, train, valid)
         # Without instructions for bfloat16, a product of it cannot be had for less than one of float32.
-        kind = getattr(torch, self.precision) if machine.multiplies_bfloat16() else torch.float32
+        kind = getattr(torch, self.precision) if multiplies_bfloat16() else torch.float32
         self.layers = []
         for layer in (m for m in self.method.modules() if isinstance(m, nn.Linear)):
             width_in, width = layer.in_features + -layer.in_features % 16, layer.out_features
@@ -466,7 +469,7 @@ def main() -> None:
         side.epoch()
         wall, cpu = time.perf_counter() - started, time.process_time() - cpu
         aucs = side.aucs()
-    peak = machine.peak_mb(torch.device("cpu"))
+    peak = peak_mb(torch.device("cpu"))
     print(json.dumps({"auc": aucs, "peak_mb": peak, "wall_s": wall, "cpu_s": cpu}))
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from bench import registry
-from bench.machine import code_version, environment, multiplies_bfloat16
+from bench.machine.device import multiplies_bfloat16
+from bench.machine.provenance import code_version, environment
 
 SECTIONS = (
     "Training",

@@ -21,11 +21,13 @@ import numpy as np
 import psutil
 import torch
 
-from bench import config, machine
 from bench.api import Batch, Field, Items, Schema, Task
-from bench.data.prepare import load
+from bench.data.load import load
 from bench.data.tensors import Split
-from bench.train import fit
+from bench.machine.device import peak_mb, set_up
+from bench.spec import config
+from bench.training.build import build
+from bench.training.loop import fit
 
 CHUNK, GROUP = 1_000_000, 10
 ITEMS, BRANDS, USERS, AGES, SLOTS = 20_000, 300, 50_000, 100, 20
@@ -171,13 +173,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    machine.set_up()
+    set_up()
     data = load(given.folder)
     found: dict[str, object] = {"libraries_mb": resident_mb()}
     if given.steps:
         torch.manual_seed(0)
         resolved, _ = config.resolve("shared_bottom", {})
-        method = config.build("shared_bottom", resolved, data.schema)
+        method = build("shared_bottom", resolved, data.schema)
         settings = {"lr": 0.001, "weight_decay": 0.0, "batch_size": BATCH, "epochs": 1, "patience": 1}
         done = fit(method, Some.of(data.train, given.steps), data.valid, seed=0, **settings)  # type: ignore[arg-type]
         found |= {"rows_per_s": Some.counted / Some.seconds, "now_mb": Some.now_mb, "valid": done.curve[0]["valid"]}
@@ -186,7 +188,7 @@ def main() -> None:
         for batch in data.train.batches(BATCH, torch.Generator().manual_seed(0)):
             rows += len(batch.item)
         found |= {"rows_per_s": rows / (time.perf_counter() - start), "now_mb": resident_mb(), "rows": rows}
-    print(json.dumps(found | {"peak_mb": machine.peak_mb(torch.device("cpu"))}))
+    print(json.dumps(found | {"peak_mb": peak_mb(torch.device("cpu"))}))
 
 
 if __name__ == "__main__":

@@ -12,12 +12,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peers import BATCH, LR, Engine, generate
-from report import report
 
-from bench import config, machine, registry
-from bench.data.prepare import load, prepare
-from bench.train import optimizer_for
+from bench import registry
+from bench.data.load import load
+from bench.data.prepare import prepare
+from bench.machine.device import set_up
+from bench.spec import config
+from bench.spec.settings import own_settings
+from bench.training.build import build
+from bench.training.optimizer import optimizer_for
+from tests.speed.peers import BATCH, LR, Engine, generate
+from tests.speed.report import report
 
 ROUNDS, STEPS = 12, 4
 LIMITS = {"pcgrad": 1.5, "upgrad": 1.5}  # at the representation, in a model so small that the solvers show
@@ -30,7 +35,7 @@ def test_cost_of_a_step_at_full_size(architecture: str) -> None:
     """CPU time on one thread in the models that the engine and other libraries are compared on, two tasks."""
     torch.set_num_threads(1)
     table = generate(STEPS * BATCH, 1)
-    machine.set_up()
+    set_up()
     steps: dict[str, Callable[[], float]] = {}
 
     def prepared(balancer: str) -> Callable[[], float]:
@@ -73,13 +78,13 @@ def test_cost_of_a_step(benchmark: Callable[..., object]) -> None:
     schema = replace(data.schema, tasks=tuple(t for t in data.schema.tasks if t.scope == "pair")[:2])
     batches = list(data.train.batches(2048, torch.Generator().manual_seed(0)))[:STEPS]
     names = sorted(registry.entries("balancers"))
-    at_parameters = [n for n in names if "at" in config.settings(registry.load_balancer(n))]
+    at_parameters = [n for n in names if "at" in own_settings(registry.load_balancer(n))]
     steps: dict[str, Callable[[], float]] = {}
 
     def prepared(given: dict[str, object]) -> Callable[[], float]:
         torch.manual_seed(0)
         resolved, _ = config.resolve("shared_bottom", given)
-        method = config.build("shared_bottom", resolved, schema).train()
+        method = build("shared_bottom", resolved, schema).train()
         optimizer = optimizer_for(method, resolved["lr"], resolved["weight_decay"])
 
         def seconds() -> float:

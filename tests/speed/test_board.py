@@ -14,9 +14,7 @@ import time
 from pathlib import Path
 
 from bench import registry
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from synthetic import made, write  # noqa: E402
+from tests.support.synthetic import made, write
 
 DATASETS, METHODS, SEEDS, PARSED = 25, 100, 40, 5000
 # A process between this one and the command: what a process has had at most counts for those that it starts too.

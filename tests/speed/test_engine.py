@@ -13,10 +13,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bench import config
 from bench.api import Batch, Method
-from bench.data.prepare import Data, load, prepare
-from bench.train import fit, optimizer_for
+from bench.data.load import Data, load
+from bench.data.prepare import prepare
+from bench.spec import config
+from bench.training.build import build as built
+from bench.training.loop import fit
+from bench.training.optimizer import optimizer_for
 
 SETTINGS = {"batch_size": 4096}
 ROUNDS = 5
@@ -30,7 +33,7 @@ def data() -> Data:
 def build(name: str, data: Data) -> tuple[Method, dict[str, float]]:
     resolved, _ = config.resolve(name, SETTINGS)
     torch.manual_seed(0)
-    return config.build(name, resolved, data.schema), resolved
+    return built(name, resolved, data.schema), resolved
 
 
 def bare_epoch(model: Method, batches: list[Batch], optimizer: torch.optim.Optimizer) -> None:

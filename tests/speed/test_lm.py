@@ -13,21 +13,26 @@ from typing import Any, cast
 
 import pytest
 import torch
-from report import report
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
-from bench import config, machine
 from bench.api import Batch, Inputs
-from bench.data.prepare import Data, load, prepare
+from bench.data.load import Data, load
+from bench.data.prepare import prepare
 from bench.data.tensors import Split
-from bench.text.encode import depth_of, vectors
+from bench.machine.device import set_up
+from bench.spec import config
+from bench.text.encode import vectors
 from bench.text.inputs import TextInputs
 from bench.text.models import identity, locate
+from bench.text.network import depth_of
 from bench.text.tokens import MAX_TOKENS
 from bench.text.tower import Tower
-from bench.train import Fit, fit, optimizer_for
+from bench.training.build import build
+from bench.training.loop import Fit, fit
+from bench.training.optimizer import optimizer_for
 from methods._tuned import Tuned
+from tests.speed.report import report
 
 pytestmark = pytest.mark.slow  # with the real language model and data
 
@@ -104,7 +109,7 @@ def engine(data: Data, given: dict[str, Any], seed: int = 0) -> tuple[Tuned, Tow
     resolved, _ = config.resolve("lora", given)
     resolved["lm"] = identity(resolved["lm"])
     torch.manual_seed(seed)
-    method = cast(Tuned, config.build("lora", resolved, data.schema))
+    method = cast(Tuned, build("lora", resolved, data.schema))
     return method, method.towers()[0], resolved
 
 
@@ -158,7 +163,7 @@ def around(split: Split, groups: int) -> Split:
 @pytest.fixture(scope="module")
 def data() -> Iterator[Data]:
     torch.set_num_threads(1)  # as every run has
-    machine.set_up()
+    set_up()
     yield load(prepare("movielens-100k"))
     torch.use_deterministic_algorithms(False)
 

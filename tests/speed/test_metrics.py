@@ -13,10 +13,10 @@ from importlib.metadata import version
 import numpy as np
 import polars as pl
 import pytest
-from report import report
 from sklearn.metrics import roc_auc_score
 
 from bench.metrics import compute
+from tests.speed.report import report
 
 ROWS, USERS, ROUNDS = 1_000_000, 100_000, 7
 LOOP_USERS = 500  # the loop takes minutes for all; its time is proportional to the users

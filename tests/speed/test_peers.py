@@ -11,14 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
-from peers import ARCHITECTURES, BATCH, FLOORS, SIDES, TASKS, generate, quiet
-from report import report
 
-from bench import machine
+from bench.machine.device import multiplies_bfloat16
+from tests.speed.peers import ARCHITECTURES, BATCH, FLOORS, SIDES, TASKS, generate, quiet
+from tests.speed.report import report
 
 THREADS, ROUNDS = 2, 4
 BATCHES = {"shared_bottom": 16, "mmoe": 6, "ple": 4}  # of training in a round
@@ -109,7 +108,7 @@ def table(section: str, architecture: str, where: str, times: Times, rows: int) 
 def bound(section: str, architecture: str, name: str) -> float:
     """Without instructions for bfloat16, a product of it is one of float32 with roundings before and after it."""
     own = BOUNDS[section, architecture]
-    return own[OWN.index(name)] if name == OWN[0] or machine.multiplies_bfloat16() else 0.8 * own[0]
+    return own[OWN.index(name)] if name == OWN[0] or multiplies_bfloat16() else 0.8 * own[0]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -156,7 +155,7 @@ def test_same_auc_and_memory(architecture: str) -> None:
     lines += ["| | AUC click | AUC conversion | peak memory, MB | k rows/s |", "|---|---|---|---|---|"]
     found = {}
     for name in sides_for(architecture):
-        words = [sys.executable, str(Path(__file__).with_name("peers.py")), name, architecture]
+        words = [sys.executable, "-m", "tests.speed.peers", name, architecture]
         words += ["--rows", str(AUC_ROWS), "--threads", str(THREADS)]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         got = found[name] = json.loads(done.stdout.splitlines()[-1])

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from report import report
 
 from bench import registry
+from tests.speed.report import report
 
 WORKERS = 2
 

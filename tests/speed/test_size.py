@@ -18,12 +18,14 @@ from typing import Any
 
 import pytest
 import torch
-from report import report
-from sized import BATCH, CARDINALITY, WARM, split, write
 
-from bench import config, machine
 from bench.data.tensors import LARGE, WINDOW
-from bench.train import optimizer_for
+from bench.machine.device import set_up
+from bench.spec import config
+from bench.training.build import build
+from bench.training.optimizer import optimizer_for
+from tests.speed.report import report
+from tests.speed.sized import BATCH, CARDINALITY, WARM, split, write
 
 SIZES = (10**5, 10**6, 10**7, 10**8)
 STEPS = WARM + 2 * WINDOW // BATCH
@@ -48,7 +50,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Path
 
 def child(folder: Path, steps: int) -> dict[str, Any]:
     """What one process of its own measures."""
-    words = [sys.executable, str(Path(__file__).with_name("sized.py")), str(folder), "--steps", str(steps)]
+    words = [sys.executable, "-m", "tests.speed.sized", str(folder), "--steps", str(steps)]
     found: dict[str, Any] = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     return found
 
@@ -93,7 +95,7 @@ def test_cost_against_rows(folders: dict[int, Path]) -> None:
 def test_cost_against_tasks_and_experts() -> None:
     """Milliseconds of CPU time a step, on one thread, of models in turn, round after round."""
     torch.set_num_threads(1)
-    machine.set_up()
+    set_up()
     cases: list[tuple[str, int, dict[str, int]]] = [
         (name, tasks, {}) for name in ("shared_bottom", "mmoe") for tasks in (2, 4, 8, 16)
     ]
@@ -104,7 +106,7 @@ def test_cost_against_tasks_and_experts() -> None:
         part = split(20 * BATCH, tasks)
         torch.manual_seed(0)
         resolved, _ = config.resolve(name, given)
-        method = config.build(name, resolved, part.schema).train()
+        method = build(name, resolved, part.schema).train()
         batches = list(islice(part.batches(BATCH, torch.Generator().manual_seed(0)), TABLE_STEPS))
         made.append((method, optimizer_for(method, 0.001, 0.0), batches))
     times: list[list[float]] = [[] for _ in cases]

@@ -11,14 +11,17 @@ import subprocess
 import sys
 import time
 
-from report import report
-
 from bench import registry
+from tests.speed.report import report
 
 ROUNDS = 7
 ANSWERED = (("--help",), ("list",), ("board", "--help"))
 # What a process of its own costs a suite before it can begin: once for each worker, whatever the number of runs.
-STARTED = {"torch alone": "import torch", "a worker": "import bench.workers", "the parent": "import bench.execute"}
+STARTED = {
+    "torch alone": "import torch",
+    "a worker": "import bench.execution.workers",
+    "the parent": "import bench.execution.execute",
+}
 
 
 def seconds(*words: str) -> tuple[float, float]:

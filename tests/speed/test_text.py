@@ -14,15 +14,16 @@ from functools import partial
 
 import pytest
 import torch
-from report import report
 from torch import Tensor, nn
 
-from bench.data.prepare import load, prepare
-from bench.precision import mixed
-from bench.text.encode import Inside, layers
+from bench.data.load import load
+from bench.data.prepare import prepare
+from bench.nn.precision import mixed
 from bench.text.models import identity
+from bench.text.network import Inside, layers
 from bench.text.tower import Tower
 from methods.adapter import After, begin_inside, ends, replace
+from tests.speed.report import report
 
 TEXTS, BATCH, ROUNDS, TOP = 256, 64, 5, 2
 # Times faster in arithmetic alone: a layer's products cost 1 forward, and as much backward (twice where its own weights

@@ -10,11 +10,13 @@ import time
 from dataclasses import replace
 
 import torch
-from report import report
-from sized import BATCH, FIELDS, split
 
-from bench import config, machine
-from bench.train import optimizer_for
+from bench.machine.device import set_up
+from bench.spec import config
+from bench.training.build import build
+from bench.training.optimizer import optimizer_for
+from tests.speed.report import report
+from tests.speed.sized import BATCH, FIELDS, split
 
 ROUNDS, STEPS = 5, 3
 TABLES = ((100_000, 16), (1_000_000, 16), (100_000, 128), (1_000_000, 128))  # rows, width
@@ -23,7 +25,7 @@ TABLES = ((100_000, 16), (1_000_000, 16), (100_000, 128), (1_000_000, 128))  # r
 def test_dense_against_row_wise_updates() -> None:
     """A shared-bottom with defaults but for its embeddings; of a million rows a batch names a few thousand."""
     torch.set_num_threads(1)
-    machine.set_up()
+    set_up()
     part = split(20 * BATCH, 2)
     batches = list(part.batches(BATCH, torch.Generator().manual_seed(0)))[:STEPS]
     lines = [
@@ -37,7 +39,7 @@ def test_dense_against_row_wise_updates() -> None:
         for updates in ("dense", "rows"):
             torch.manual_seed(0)
             resolved, _ = config.resolve("shared_bottom", {"embedding": width, "embedding_updates": updates})
-            method = config.build("shared_bottom", resolved, schema).train()
+            method = build("shared_bottom", resolved, schema).train()
             made.append((method, optimizer_for(method, 0.001, 0.0)))
         times: list[list[float]] = [[], []]
         for round_ in range(ROUNDS + 1):

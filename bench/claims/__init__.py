@@ -1,0 +1,1 @@
+"""Published claims, declared and tested over stored records."""

@@ -1,0 +1,1 @@
+"""What logs of events and simulated recommenders share."""

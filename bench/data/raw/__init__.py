@@ -1,0 +1,1 @@
+"""Raw files: where they come from, archives, and readers that name file, line and column."""

@@ -1,0 +1,1 @@
+"""From specs to stored records: where runs happen, and what is done when they end badly."""

@@ -1,0 +1,69 @@
+"""The record of a run: what was to be run, where, by what code, and how it ended."""
+
+from __future__ import annotations
+
+import traceback
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import registry
+from bench.data.load import Data, load
+from bench.execution.audit import method_digest
+from bench.machine.provenance import code_version, environment
+from bench.spec import PAPER, Spec
+from bench.storage.reading import SCHEMA
+from bench.training.predict import Diverged
+from bench.training.score import references
+
+
+def times(start: datetime) -> dict[str, Any]:
+    stop = datetime.now(UTC)
+    return {"time": {"start": start.isoformat(timespec="seconds"), "stop": stop.isoformat(timespec="seconds")}}
+
+
+def without_result(spec: Spec, data: Data, device: torch.device) -> dict[str, Any]:
+    """A record of what was to be run, where and by what code."""
+    return {
+        "schema": SCHEMA,
+        "key": spec.key,
+        "spec": spec.to_dict(),
+        "role": "paper" if spec.protocol == PAPER else "final",
+        "status": "failed",
+        "error": None,
+        "reference": registry.load_method(spec.method).reference,
+        "tasks": [
+            {"name": t.name, "kind": t.kind, "role": t.role, "scope": t.scope, "space": t.space, "metric": t.metrics[0]}
+            for t in data.schema.tasks
+        ],
+        "metrics": None,
+        "references": _references(data.folder),
+        "curve": [],
+        "best_epoch": {},
+        "gates": {},
+        "decisions": [],
+        "cost": {},
+        "data": {"sha256": data.meta["sha256"], "rows": {k: v["rows"] for k, v in data.meta["parts"].items()}},
+        "code": {**code_version(registry.ROOT), "method_digest": method_digest(spec.method, spec.config)},
+        "env": environment(device),
+    }
+
+
+def fault(error: Exception) -> tuple[str, str]:
+    """The status of a run that ended with this error, and the reason."""
+    if isinstance(error, Diverged):
+        return "diverged", str(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return "oom", str(error) or "out of memory"
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}:{place.lineno}"
+    return "failed", f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"
+
+
+@lru_cache(maxsize=8)
+def _references(folder: Path) -> dict[str, Any]:
+    data = load(folder)
+    return references(data.train, data.test, data.extra)

@@ -1,0 +1,1 @@
+"""Figures: what they are made of, what they show, how they are drawn."""

@@ -1,0 +1,1 @@
+"""Tables as text: console, Markdown, JSON, CSV and LaTeX."""

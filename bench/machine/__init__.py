@@ -1,0 +1,1 @@
+"""What a run finds: device, provenance, the processes that share it."""

@@ -1,0 +1,127 @@
+"""The usual skeleton of a method: inputs, shared representation, one tower a task; and methods on top of any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from bench.api import Batch, Inputs, Method, Schema, Task
+from bench.nn.layers import mlp
+from bench.nn.norms import BatchNorm
+
+MakeInputs = Callable[[Schema], Inputs]
+
+
+MakeTrunk = Callable[[Schema, MakeInputs], Method]
+
+
+def base_rate(task: Task, label: Tensor) -> Tensor | None:
+    """The constant output [task.outputs] that fits the defined labels best: log-odds, mean or log shares.
+
+    None for softmax within a group, where a constant says nothing, and where no label is defined.
+    """
+    return base_rate_of(task, [label[~label.isnan()]])
+
+
+def base_rate_of(task: Task, pieces: Iterable[Tensor]) -> Tensor | None:
+    """The same from pieces of the column, without what is undefined."""
+    if task.kind == "softmax":
+        return None
+    known, total = 0, torch.zeros(task.outputs, dtype=torch.float64)
+    for piece in pieces:
+        known += len(piece)
+        if task.kind == "multiclass":
+            total += torch.bincount(piece.long(), minlength=task.outputs)
+        else:
+            total += piece.double().sum()
+    if not known:
+        return None
+    if task.kind == "multiclass":
+        count = total.float() + 1.0
+        return (count / count.sum()).log()
+    mean = (total / known).float()
+    return mean.clamp(1e-6, 1 - 1e-6).logit() if task.kind == "binary" else mean
+
+
+class Architecture(Method):
+    """Input layer -> representation for each task -> one tower and output a task. A subclass writes ``represent``.
+
+    tower: width of each task's hidden layer. A user-scope task is computed once a group, from the user side alone.
+    """
+
+    def __init__(self, schema: Schema, inputs: MakeInputs, *, width: int, tower: int, dropout: float) -> None:
+        super().__init__(schema)
+        self.inputs = inputs(schema)
+        self.towers = nn.ModuleDict(
+            {t.name: nn.Sequential(mlp(width, tower, 1, dropout), nn.Linear(tower, t.outputs)) for t in self.tasks}
+        )
+
+    def represent(self, x: Tensor, tasks: Sequence[Task]) -> dict[str, Tensor]:
+        """x [N, inputs.width] -> a representation [N, width] for each of ``tasks``; extends ``self.shared``."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def on_start(self, train: Any) -> None:
+        """Output biases start at the training part's base rates and means: no task spends epochs on finding them."""
+        for task in self.tasks:
+            prior = base_rate_of(task, train.defined(task.name))
+            if prior is not None:
+                cast(nn.Linear, cast(nn.Sequential, self.towers[task.name])[-1]).bias.copy_(prior)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """See ``Method.forward``."""
+        pair, user = self.inputs(batch)
+        self.shared = []
+        outputs: dict[str, Tensor] = {}
+        scopes: tuple[tuple[Literal["pair", "user"], Tensor], ...] = (("pair", pair), ("user", user))
+        for scope, x in scopes:
+            tasks = [t for t in self.tasks if t.scope == scope]
+            for module in self.modules():
+                if isinstance(module, BatchNorm):
+                    module.scope = scope
+            states = self.represent(x, tasks) if tasks else {}
+            outputs |= {name: self.towers[name](state) for name, state in states.items()}
+        return {t.name: outputs[t.name] if t.kind == "multiclass" else outputs[t.name].squeeze(1) for t in self.tasks}
+
+
+class OnTrunk(Method):
+    """A method that gives an architecture other inputs. Whatever it does not override is the architecture's doing."""
+
+    data_parallel = True  # if the architecture is
+
+    def __init__(self, schema: Schema, inputs: MakeInputs, trunk: MakeTrunk) -> None:
+        super().__init__(schema)
+        self.model = trunk(schema, inputs)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The architecture's outputs."""
+        outputs: dict[str, Tensor] = self.model(batch)
+        self.shared = self.model.shared
+        return outputs
+
+    def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """The architecture's losses."""
+        return self.model.losses(outputs, batch)
+
+    def step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
+        """The architecture's way to update, applied to this method: its forward, losses, parameters and balancer."""
+        return type(self.model).step(self, batch, optimizer)
+
+    def on_start(self, train: Any) -> None:
+        """Passed on."""
+        self.model.on_start(train)
+
+    def on_epoch(self, epoch: int, valid: Mapping[str, float]) -> None:
+        """Passed on."""
+        self.model.on_epoch(epoch, valid)
+
+    def rates(self, lr: float) -> list[tuple[nn.Module, float]]:
+        """The architecture's."""
+        return self.model.rates(lr)
+
+    def parts(self) -> list[tuple[tuple[Task, ...], nn.Module]]:
+        """The architecture's parts."""
+        return self.model.parts()

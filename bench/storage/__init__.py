@@ -1,0 +1,1 @@
+"""What lies on disk: the cache, files that appear whole, records, studies."""

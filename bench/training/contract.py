@@ -1,0 +1,264 @@
+"""The contract, checked on any method: the same checks run in the tests over the whole registry and as ``bench check``.
+
+A check raises AssertionError with a sentence that says what is wrong in plain words.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from bench import registry
+from bench.api import Batch, Method, Schema
+from bench.data.load import Data, load
+from bench.data.prepare import prepare
+from bench.machine.device import set_up
+from bench.spec import config
+from bench.spec.settings import own_settings
+from bench.storage import cache
+from bench.training.build import build
+from bench.training.loop import Fit, fit
+from bench.training.predict import evaluate
+
+# Small simulated task sets that between them have every kind, scope and sample space: a funnel, ratings, news.
+TASK_SETS = ("sim-shop", "sim-video", "sim-news")
+
+
+SMALL = {"users": 40, "items": 100, "groups": 200}
+
+
+@lru_cache(maxsize=4)
+def small(dataset: str) -> Data:
+    """A small simulated data set."""
+    return load(prepare(dataset, SMALL))
+
+
+@lru_cache(maxsize=1)
+def tiny_language_model() -> str:
+    """Identity of a two-layer random language model made on the spot, so that checks need no download."""
+    from transformers.utils import logging
+
+    from bench.text.models import identity
+
+    target = cache.root() / "tiny-language-model"
+    if not target.exists():
+        cast(Any, logging).disable_progress_bar()
+        with cache.new_folder(target) as folder:
+            _write_language_model(folder)
+    return identity(str(target))
+
+
+def _write_language_model(folder: Path) -> None:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
+    vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", *letters])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    fast: Any = PreTrainedTokenizerFast
+    fast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(shape).save_pretrained(folder)
+
+
+def make(name: str, schema: Schema, seed: int = 0, **given: Any) -> Method:
+    """A method with default settings, except a tiny language model."""
+    if "lm" in own_settings(registry.load_method(name)):
+        given = {"lm": tiny_language_model(), **given}
+    resolved, _ = config.resolve(name, given)
+    torch.manual_seed(seed)
+    return build(name, resolved, schema)
+
+
+def _batch(data: Data) -> Batch:
+    return next(data.train.batches(256, torch.Generator().manual_seed(0)))
+
+
+def declares_its_space(name: str) -> None:
+    """Every setting has an Optuna range in `space`, and its default lies within."""
+    cls = registry.load_method(name)
+    defaults = own_settings(cls)
+    defaults.pop("lm", None)  # which model is a choice of the user, not of the search
+    assert set(cls.space) == set(defaults), (
+        f"`space` has {sorted(cls.space)}, the signature has keyword-only arguments {sorted(defaults)}; they must agree"
+    )
+    for key, default in defaults.items():
+        inside = cls.space[key]._contains(cls.space[key].to_internal_repr(default))
+        assert inside, f"the default of '{key}', {default}, lies outside its range {cls.space[key]}"
+    assert cls.__dict__.get("__doc__"), "the class has no docstring; say what it computes and where it comes from"
+
+
+def answers_every_task(name: str, data: Data) -> None:
+    """One finite output a task, of the right shape, without any label in the batch."""
+    method, tasks = make(name, data.schema).eval(), data.schema.tasks
+    batch = next(data.test.inputs(256))
+    with torch.no_grad():
+        outputs = method(batch)
+    assert set(outputs) == {t.name for t in tasks}, (
+        f"forward returns {sorted(outputs)}, the tasks are {[t.name for t in tasks]}"
+    )
+    for task in tasks:
+        size = batch.user_cat.shape[0] if task.scope == "user" else batch.item.shape[0]
+        wanted = (size, task.outputs) if task.kind == "multiclass" else (size,)
+        got = tuple(outputs[task.name].shape)
+        assert got == wanted, f"the output of '{task.name}' has shape {got}, not {wanted}"
+        assert outputs[task.name].isfinite().all(), f"the output of '{task.name}' is not finite"
+
+
+def trains_every_parameter(name: str, data: Data) -> None:
+    """After one backward pass every parameter has a gradient or is frozen on purpose."""
+    method, batch = make(name, data.schema).train(), _batch(data)
+    if not any(p.requires_grad for p in method.parameters()):
+        return
+    losses = method.losses(method(batch), batch)
+    wanted = (len(data.schema.tasks),)
+    assert tuple(losses.shape) == wanted, f"losses have shape {tuple(losses.shape)}, not one a task {wanted}"
+    assert losses.isfinite().all(), f"a loss is not finite: {losses.tolist()}"
+    method.backward(losses)
+    idle = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert not idle, f"parameters that get no gradient: {', '.join(idle)}; use them, or set requires_grad to False"
+
+
+def keeps_user_scope(name: str, data: Data) -> None:
+    """Other candidates leave the user-scope outputs unchanged."""
+    method, batch = make(name, data.schema).eval(), next(data.test.inputs(256))
+    shuffled = replace(batch, item=batch.item.flip(0), pair_cat=batch.pair_cat.flip(0), pair_num=batch.pair_num.flip(0))
+    with torch.no_grad():
+        before, after = method(batch), method(shuffled)
+    for task in data.schema.tasks:
+        if task.scope == "user":
+            same = torch.equal(before[task.name], after[task.name])
+            assert same, f"'{task.name}' changes with the candidates: a user-scope task may see only the user side"
+
+
+def treats_groups_apart(name: str, data: Data) -> None:
+    """A group's outputs do not depend on which other groups are evaluated beside it."""
+    method = make(name, data.schema).eval()
+    with torch.no_grad():
+        whole = method(next(data.test.inputs(10**9)))
+        pieces = [method(b) for b in data.test.inputs(32)]
+    for task in data.schema.tasks:
+        joined = torch.cat([p[task.name] for p in pieces])
+        close = torch.allclose(joined, whole[task.name], atol=1e-5)
+        assert close, f"'{task.name}' depends on the other groups of the batch (batch statistics at evaluation?)"
+
+
+def states_what_is_shared(name: str, data: Data) -> None:
+    """`shared` carries all of the gradient that flows back through it: balancers may differentiate it alone."""
+    method, batch = make(name, data.schema).eval(), _batch(data)
+    if not any(p.requires_grad for p in method.parameters()):
+        return
+    loss = method.losses(method(batch), batch).sum()
+    shared = [s for s in method.shared if s.requires_grad]
+    names, parameters = zip(*((n, p) for n, p in method.named_parameters() if p.requires_grad), strict=True)
+    if not shared:
+        return
+    full = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    at_shared = torch.autograd.grad(loss, shared, retain_graph=True)
+    through = torch.autograd.grad(shared, parameters, at_shared, allow_unused=True)
+    for path, a, b in zip(names, full, through, strict=True):
+        if b is not None and a is not None:
+            ok = torch.allclose(a, b, atol=1e-5, rtol=1e-3)
+            assert ok, f"tasks reach parameter {path} past `shared`; list every representation that tasks read"
+
+
+def repeats_itself(name: str, data: Data) -> None:
+    """The same seed trains to the same predictions, bit for bit."""
+    first, second = (_trained(name, data) for _ in range(2))
+    for task, values in evaluate(first, data.test).items():
+        same = np.array_equal(values, evaluate(second, data.test)[task])
+        assert same, f"two runs with one seed differ on '{task}': an unseeded generator or an unordered set?"
+
+
+def saves_and_loads(name: str, data: Data) -> None:
+    """A fresh model with the saved state gives the trained model's predictions."""
+    trained = _trained(name, data)
+    fresh = make(name, data.schema, seed=1)
+    fresh.load_state_dict(copy.deepcopy(trained.state_dict()))
+    again = evaluate(fresh, data.test)
+    for task, values in evaluate(trained, data.test).items():
+        assert np.array_equal(values, again[task]), f"'{task}' differs after loading: part of the state is not saved"
+
+
+def learns(name: str, data: Data) -> None:
+    """Training lowers the summed loss."""
+    method = make(name, data.schema)
+    if not any(p.requires_grad for p in method.parameters()):
+        return
+    done = _fit(method, data, epochs=5)
+    first, last = (sum(done.curve[i]["loss"].values()) for i in (0, -1))
+    assert last < first, f"the training loss went from {first:.4f} to {last:.4f} in five epochs"
+
+
+def _fit(method: Method, data: Data, epochs: int) -> Fit:
+    return fit(
+        method,
+        data.train,
+        data.valid,
+        lr=0.01,
+        weight_decay=0.0,
+        batch_size=256,
+        epochs=epochs,
+        patience=epochs,
+        seed=0,
+    )
+
+
+def _trained(name: str, data: Data) -> Method:
+    set_up()
+    method = make(name, data.schema)
+    _fit(method, data, epochs=1)
+    return method
+
+
+ON_DATA: tuple[Callable[[str, Data], None], ...] = (
+    answers_every_task,
+    trains_every_parameter,
+    keeps_user_scope,
+    treats_groups_apart,
+    states_what_is_shared,
+    repeats_itself,
+    saves_and_loads,
+    learns,
+)
+
+
+def method(name: str, task_sets: Sequence[str] = TASK_SETS) -> Iterator[tuple[str, str]]:
+    """Runs every check on a method: what was checked, and what is wrong (empty: nothing)."""
+    yield _title(declares_its_space), _outcome(partial(declares_its_space, name))
+    for dataset in task_sets:
+        data = small(dataset)
+        reason = registry.load_method(name).declines(data.schema)
+        if reason:
+            yield f"{dataset}: declined, {reason}", ""
+            continue
+        for check in ON_DATA:
+            yield f"{dataset}: {_title(check)}", _outcome(partial(check, name, data))
+
+
+def _title(check: Callable[..., None]) -> str:
+    return (inspect.getdoc(check) or "").split("\n")[0].rstrip(".")
+
+
+def _outcome(check: Callable[[], None]) -> str:
+    try:
+        check()
+    except AssertionError as error:
+        return str(error)
+    except Exception as error:
+        # A method under check may fail in any way; the check's job is to say so.
+        return f"{type(error).__name__}: {error}"
+    return ""

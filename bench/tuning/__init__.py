@@ -1,0 +1,1 @@
+"""Optuna studies: what is searched, by whom, and what was found."""
