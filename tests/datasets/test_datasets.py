@@ -221,7 +221,8 @@ def test_one_key_with_two_contents_is_refused_or_the_first_counts(name: str, tmp
 
 def test_split_hashes_do_not_depend_on_the_hash_seed(tmp_path: Path) -> None:
     code = (
-        "import sys, json; from pathlib import Path; from bench.data.prepare import load, prepare\n"
+        "import sys, json; from pathlib import Path\n"
+        "from bench.data.load import load; from bench.data.prepare import prepare\n"
         "print(json.dumps([load(prepare(n, None, Path(f))).meta['sha256'] for n, f in json.loads(sys.argv[1])]))"
     )
     places = [(n, str(write(n, tmp_path / n))) for n in WRITTEN]
