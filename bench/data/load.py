@@ -19,7 +19,7 @@ from bench.errors import BenchError
 
 @dataclass(frozen=True)
 class Data:
-    """A prepared data set. ``meta``: counts, hashes and descriptions as written beside the arrays."""
+    """Holds a prepared data set. ``meta``: counts, hashes and descriptions as written beside the arrays."""
 
     schema: Schema
     train: Split

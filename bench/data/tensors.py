@@ -31,7 +31,7 @@ OF_ROWS = ("item", "pair_cat", "pair_num", "cold_item")  # those with a value a 
 
 @dataclass(frozen=True)
 class Split:
-    """G groups in time order and their R rows, group after group. Labels and truth are NaN where undefined."""
+    """Holds G groups in time order and their R rows, group after group. Labels and truth are NaN where undefined."""
 
     name: str
     schema: Schema

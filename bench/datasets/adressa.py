@@ -180,7 +180,7 @@ def _fault(path: Path) -> str:
 
 def _items(views: pl.DataFrame) -> pl.DataFrame:
     """item (a number), id, category, subcategory and text of every news, from views in time order."""
-    told = [pl.col(name).str.strip_chars().replace("", None).drop_nulls().first() for name in ("title", "category1")]
-    news = views.group_by("id").agg(text=told[0], subcategory=told[1]).sort("id").with_row_index("item")
+    first = [pl.col(name).str.strip_chars().replace("", None).drop_nulls().first() for name in ("title", "category1")]
+    news = views.group_by("id").agg(text=first[0], subcategory=first[1]).sort("id").with_row_index("item")
     top = pl.col("subcategory").str.split("|").list.first()
     return news.with_columns(pl.col("item").cast(pl.Int64), category=top)

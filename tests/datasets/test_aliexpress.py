@@ -185,7 +185,7 @@ def replace(path: Path, line: int, place: int, value: str) -> None:
         ("nl_item_train.csv", 4, 0, "", "line 4: fewer columns than 49"),
         ("nl_item_train.csv", 5, 3, "1,2", "line 5: 50 columns instead of 49"),
         ("train.csv", 1, 3, "color", "line 1: no column 'categorical_3'"),
-        ("train.csv", 4, 80, "2", "line 4: click 2 is not 0 or 1"),
+        ("train.csv", 4, 80, "2", "line 4: click '2' is not 0 or 1"),
         ("train.csv", 3, 81, "yes", "line 3: conversion 'yes' is not a number"),
         ("test.csv", 3, 17, "1 2", "line 3: numerical_1 '1 2' is not a number"),
     ],

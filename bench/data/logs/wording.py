@@ -1,4 +1,4 @@
-"""Texts of the simulated data sets, composed from the words and sentence patterns in ``wording.yaml``.
+"""Composes texts of the simulated data sets from the words and sentence patterns in ``wording.yaml``.
 
 Each topic has two vocabularies, ``seen`` and ``shift``: other words of the same topic. Within a domain no word (nor its
 stem) is in two of them, and none is a connecting word. So a model that counts words learns nothing about `shift`
@@ -21,7 +21,10 @@ TITLE_WORDS, ABSTRACT_WORDS = 3, 5  # topic words in a title and in an abstract,
 
 @dataclass(frozen=True)
 class Wording:
-    """Texts of one domain. topics: name -> (seen words, shift words). Patterns have numbered slots for topic words."""
+    """Composes texts of one domain.
+
+    topics: (seen words, shift words) by name. titles, abstracts: patterns with numbered slots for topic words.
+    """
 
     topics: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
     titles: tuple[str, ...]
@@ -30,9 +33,10 @@ class Wording:
     def compose(
         self, topic: NDArray[np.int64], shifted: NDArray[np.bool_], rng: np.random.Generator
     ) -> tuple[list[str], list[str]]:
-        """Titles (5-9 words) and abstracts (15-20 words) of N items of topic [N]; ``shifted`` [N] picks `shift` words.
+        """Returns titles (5-9 words) and abstracts (15-20 words) of N items of topic [N].
 
-        The number of draws depends on N alone, so the texts of other items stay when one becomes shifted.
+        shifted: [N], which items have `shift` words. The number of draws depends on N alone, so the texts of other
+        items stay when one becomes shifted.
         """
         n = len(topic)
         vocabularies = list(self.topics.values())

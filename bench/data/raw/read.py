@@ -1,4 +1,4 @@
-"""Raw tables: text, JSON lines and parquet, with line numbers, and errors that name file, line and column.
+"""Reads raw tables: text, JSON lines and parquet, with line numbers, and errors that name file, line and column.
 
 ``read_table`` holds every line to the header and the types. ``scan_table`` with ``parse_table`` (``read_columns`` for
 both) takes the columns wanted lazily, as texts, of files with much else in them. ``read_lines`` is for small files in
@@ -39,7 +39,7 @@ def read_table(
     keep: pl.Expr | None = None,
     ended: bool = True,
 ) -> pl.DataFrame:
-    """The named columns of a delimited UTF-8 text file, typed, and the number of each ``line``.
+    """Reads the named columns of a delimited UTF-8 text file, typed, and the number of each ``line``.
 
     header: whether the first line names the columns; else ``columns`` are all, in order. optional: columns that may be
     empty. keep: rows for which it is false are dropped while the file is read, so that they take no memory. ended:
@@ -86,7 +86,10 @@ def reject(table: pl.DataFrame, path: Path, column: str, bad: pl.Expr, why: str)
 def once(
     table: pl.DataFrame, path: Path, key: str, *same: str, why: str = "has another row of other content"
 ) -> pl.DataFrame:
-    """The first row of each value of the key. Raises BenchError where another differs in ``same`` (none: at all)."""
+    """Keeps the first row of each value of the key. Raises BenchError where another differs in ``same``.
+
+    Without ``same``, rows of one key must agree in all columns.
+    """
     twice = _numbered(table).filter(pl.col(key).is_duplicated())
     content = [key, *same] if same else [c for c in twice.columns if c != "line"]
     twice = twice.unique(content, keep="first", maintain_order=True)
@@ -99,7 +102,7 @@ def _numbered(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def whole(table: pl.DataFrame, path: Path, low: int, high: int | None, *columns: str) -> pl.DataFrame:
-    """The table with columns as whole numbers from ``low`` to ``high`` (None: no limit). Raises BenchError."""
+    """Casts columns to whole numbers. Raises BenchError for one outside ``low`` to ``high`` (None: no limit)."""
     for column in columns:
         number = pl.col(column).cast(pl.Int64, strict=False)
         fits = number.is_between(low, high) if high is not None else number >= low
@@ -109,7 +112,7 @@ def whole(table: pl.DataFrame, path: Path, low: int, high: int | None, *columns:
 
 
 def scan_table(path: Path, columns: Iterable[str]) -> pl.LazyFrame:
-    """Columns of a comma-separated file with a header, as texts, and the number of each ``line``. Nothing is read yet.
+    """Scans columns of a comma-separated file with a header, as texts, and the number of each ``line``, lazily.
 
     Raises BenchError if the file has no such column, or does not end with a line break, for then it was cut off.
     """
@@ -121,7 +124,7 @@ def scan_table(path: Path, columns: Iterable[str]) -> pl.LazyFrame:
 
 
 def parse_table(table: pl.LazyFrame, path: Path, columns: Columns) -> pl.DataFrame:
-    """What ``scan_table`` gave, read, in line order, with columns of the given types.
+    """Reads what ``scan_table`` returned, in line order, with columns of the given types.
 
     Whole numbers, numbers and flags must be there and at least 0; texts may be missing (null). Raises BenchError with
     the first line where that is not so; lines are counted as if no text held a line break.
@@ -140,12 +143,12 @@ def parse_table(table: pl.LazyFrame, path: Path, columns: Columns) -> pl.DataFra
 
 
 def read_columns(path: Path, columns: Columns) -> pl.DataFrame:
-    """Columns of a comma-separated file with a header, typed by ``parse_table``; the eager form of ``scan_table``."""
+    """Reads columns of a comma-separated file with a header, typed as by ``parse_table``."""
     return not_empty(parse_table(scan_table(path, columns), path, columns), path)
 
 
 def find_rows(path: Path, key: str, wanted: pl.Series, columns: Iterable[str]) -> pl.DataFrame:
-    """``item`` and text columns of the rows of a file whose ``key`` is a wanted item; the first row of each counts.
+    """Reads ``item`` and text columns of the rows of a file whose ``key`` is a wanted item; the first of each counts.
 
     The file may be much larger than memory. Raises BenchError if it has no such row.
     """
@@ -161,7 +164,7 @@ def find_rows(path: Path, key: str, wanted: pl.Series, columns: Iterable[str]) -
 def read_lines(
     path: Path, separator: str, encoding: str, columns: tuple[str, ...], header: bool = False
 ) -> pl.DataFrame:
-    """A small text table as strings, and the number of each ``line``; any encoding and separator, no quotes.
+    """Reads a small text table as strings, and each ``line``'s number; any encoding and separator, no quotes.
 
     With a header (``name:type``), columns are found by name. Raises BenchError naming the first line that does not fit.
     """
@@ -184,7 +187,7 @@ def read_lines(
 
 
 def read_json_lines(path: Path, columns: Nested, required: Collection[str]) -> pl.DataFrame:
-    """The named keys of a file with a JSON object on each line, typed, and the line's number; absent keys are null.
+    """Reads the named keys of a file with a JSON object on each line, typed, and its number; absent keys are null.
 
     Raises BenchError naming the first line that is no object, has a value of another type or lacks a required one.
     """
@@ -227,7 +230,7 @@ def read_parquet(path: Path, columns: Nested, required: Collection[str] = ()) ->
 def not_empty(table: pl.DataFrame, path: Path) -> pl.DataFrame:
     """Returns a table that was read from a file. Raises BenchError if it has no rows."""
     if table.is_empty():
-        raise BenchError(f"{path}: holds no rows; fetch it again")
+        raise BenchError(f"{path}: holds no rows to use; fetch it again")
     return table
 
 
