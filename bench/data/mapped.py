@@ -28,7 +28,7 @@ def mapped(path: Path) -> Tensor:
     return tensor
 
 
-def held(column: Tensor) -> Tensor:
+def in_memory(column: Tensor) -> Tensor:
     """Returns a contiguous tensor in memory: a copy, made without touching the mapping, if it lies in a mapped file."""
     array = _mapped.get(column.untyped_storage().data_ptr()) if column.numel() else None
     if array is None or array.filename is None:

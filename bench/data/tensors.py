@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.api import Batch, Items, Schema
-from bench.data.mapped import LARGE, held
+from bench.data.mapped import LARGE, in_memory
 
 Take = Callable[[Tensor], Tensor]  # some values of a column
 
@@ -118,7 +118,7 @@ class Split:
     def defined(self, task: str) -> Iterator[Tensor]:
         """Yields the defined labels of a task: all at once, or those of a large split piece by piece."""
         column = self.labels[task]
-        for label in map(held, torch.split(column, PIECE)) if self.large else (column,):
+        for label in map(in_memory, torch.split(column, PIECE)) if self.large else (column,):
             yield label[~label.isnan()]
 
     def _groups_in(self, rows: int) -> int:
@@ -127,13 +127,13 @@ class Split:
 
     def _held(self, ranges: Sequence[tuple[int, int]]) -> Split:
         """Ranges of groups, one after another, in memory where the item table is."""
-        starts = [held(self.start[first : last + 1]) for first, last in ranges]
+        starts = [in_memory(self.start[first : last + 1]) for first, last in ranges]
         groups = [slice(first, last) for first, last in ranges]
         rows = [slice(int(start[0]), int(start[-1])) for start in starts]
         start = F.pad(torch.cat([start.diff() for start in starts]).cumsum(0), (1, 0))
 
         def read(parts: Sequence[slice]) -> Take:
-            return lambda column: torch.cat([held(column[part]) for part in parts])
+            return lambda column: torch.cat([in_memory(column[part]) for part in parts])
 
         return self._of(start, read(groups), read(rows))._all_to(self.items.cat.device)
 

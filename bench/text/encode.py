@@ -15,7 +15,7 @@ from torch import nn
 from bench.spec import digest
 from bench.storage import cache
 from bench.storage.atomic import write_atomically
-from bench.text.network import UpTo, last_states, network, pool
+from bench.text.network import LowerLayers, last_states, network, pool
 from bench.text.tokens import MAX_TOKENS, Tokens, tokenise
 
 BATCH = 64
@@ -50,8 +50,8 @@ def states(texts: Sequence[str], model: str, depth: int, *, inside: bool = False
     path = _path(texts, model, f"depth {depth}, inside" if inside else f"depth {depth}")
     if not path.exists():
         tokens = tokenise(texts, model)
-        upto = UpTo(network(model, attention="sdpa"), depth, inside)
-        _saved(path, len(tokens.ids), _encode(texts, tokens, upto))
+        lower = LowerLayers(network(model, attention="sdpa"), depth, inside)
+        _saved(path, len(tokens.ids), _encode(texts, tokens, lower))
     found: np.ndarray = np.load(path, mmap_mode="r")
     return found
 

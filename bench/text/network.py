@@ -11,7 +11,7 @@ from bench.text.models import locate
 from bench.text.tokens import Tokens
 
 
-class Given(nn.Module):
+class PassThrough(nn.Module):
     """Takes the place of a network's embeddings: the hidden states that come in are what its first layer reads."""
 
     def forward(self, inputs_embeds: Tensor, **_: Any) -> Tensor:
@@ -37,7 +37,7 @@ class Inside(nn.Module):
     def fits(net: nn.Module) -> bool:
         """Says whether a network from ``network`` reads hidden states, and has a layer that can go on inside."""
         output = getattr(layers(net)[0], "output", None)
-        return isinstance(getattr(net, "embeddings", None), Given) and isinstance(
+        return isinstance(getattr(net, "embeddings", None), PassThrough) and isinstance(
             getattr(output, "dense", None), nn.Linear
         )
 
@@ -76,7 +76,7 @@ def network(model: str, depth: int = 0, *, attention: str = "eager") -> nn.Modul
                 if hasattr(module, "layer_idx"):
                     cast(Any, module).layer_idx = place
         if hasattr(net, "embeddings"):
-            net.embeddings = Given()
+            net.embeddings = PassThrough()
         else:
             net.set_input_embeddings(None)  # decoders do not touch it when states are given
     return cast(nn.Module, net)
@@ -114,14 +114,14 @@ def last_states(net: nn.Module, tokens: Tokens, places: Tensor, present: Tensor)
     return hidden
 
 
-class Reached(Exception):
+class EarlyExit(Exception):
     """Carries the hidden states out of a network that need not go on."""
 
     def __init__(self, hidden: Tensor) -> None:
         self.last_hidden_state = hidden
 
 
-class UpTo(nn.Module):
+class LowerLayers(nn.Module):
     """Runs a network up to layer ``depth`` and gives what that layer would read.
 
     inside: gives what ``Inside`` would read in the place of that layer instead.
@@ -138,17 +138,17 @@ class UpTo(nn.Module):
 
     @staticmethod
     def _stop(layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        raise Reached(args[0] if args else kwargs["hidden_states"])
+        raise EarlyExit(args[0] if args else kwargs["hidden_states"])
 
     @staticmethod
     def _stop_inside(output: nn.Module, args: tuple[Tensor, Tensor]) -> None:
         read, added = args
-        raise Reached(torch.cat([cast(Any, output).dense(read), added], dim=-1))
+        raise EarlyExit(torch.cat([cast(Any, output).dense(read), added], dim=-1))
 
-    def forward(self, **inputs: Tensor) -> Reached:
+    def forward(self, **inputs: Tensor) -> EarlyExit:
         """Returns the states [n, L, width] as ``last_hidden_state``."""
         try:
             self.net(**inputs)
-        except Reached as reached:
+        except EarlyExit as reached:
             return reached
         raise AssertionError("the layer was not reached")

@@ -94,6 +94,7 @@ def test_settings_of_components_are_prefixed() -> None:
         ({"balancer": 3}, "expected a name"),
         ({"schedule": "cosin"}, "unknown value of 'schedule' 'cosin'; did you mean 'cosine'"),
         ({"features": "deepfm"}, "did you mean 'fm'"),
+        ({"augment": "corp"}, "unknown value of 'augment' 'corp'; did you mean 'crop'"),
         ({"norm": "none at all"}, "unknown value of 'norm'"),
         ({"precision": "float16"}, "did you mean 'bfloat16'|did you mean 'float32'"),
         ({"warmup": 1.0}, "at least 0 and below 1"),
