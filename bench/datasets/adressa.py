@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from bench.data.logs.classes import OTHER, frequent_classes, with_other
 from bench.data.logs.histories import histories
 from bench.data.logs.moments import seconds
 from bench.data.logs.negatives import beside_others
+from bench.data.raw.read import read_json_lines
 from bench.data.raw.source import Local
 from bench.errors import BenchError
 
@@ -145,37 +145,14 @@ class Adressa(Dataset):
 
 def _views(path: Path) -> pl.DataFrame:
     """The page views of news in a daily file."""
-    try:
-        if not path.stat().st_size:
-            raise BenchError(f"{path}: holds no events; fetch it again")
-        events = pl.scan_ndjson(path, schema=EVENT).filter(pl.col("userId").is_not_null()).collect(engine="streaming")
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise BenchError(f"{path}{_fault(path) or f': cannot be read ({error})'}; fetch it again") from error
+    events = read_json_lines(path, EVENT, required=()).drop("line").drop_nulls("userId")
     if events.is_empty():
         raise BenchError(f"{path}: no event has a userId; fetch it again")
-    views = events.filter(pl.col("id").is_not_null())
+    views = events.drop_nulls("id")
     if views["time"].null_count():
         user = views.filter(pl.col("time").is_null())["userId"][0]
         raise BenchError(f"{path}: an event of user '{user}' has no time; fetch the file again")
     return views
-
-
-def _fault(path: Path) -> str:
-    """The first line that is at fault, and why; empty if none is. Polars does not say which."""
-    if not path.is_file():
-        return ": no such file"
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                event = json.loads(line) if line.strip() else {}
-            except ValueError:
-                return f", line {number}: not valid JSON"
-            if not isinstance(event, dict):
-                return f", line {number}: not a JSON object"
-            for name, kind in (("time", int), ("activeTime", (int, float))):
-                if not isinstance(event.get(name) or 0, kind):
-                    return f", line {number}: {name} '{event[name]}' is not a {'whole ' * (kind is int)}number"
-    return ""
 
 
 def _items(views: pl.DataFrame) -> pl.DataFrame:

@@ -198,7 +198,7 @@ def read_json_lines(path: Path, columns: Nested, required: Collection[str]) -> p
     except pl.exceptions.PolarsError as error:
         _blame_json(path, columns, required)
         raise BenchError(f"{path}: cannot be read ({str(error).splitlines()[0]}); fetch it again") from error
-    if table.select(pl.any_horizontal(pl.col(required).is_null().any())).item():
+    if any(table[name].has_nulls() for name in required):
         _blame_json(path, columns, required)
     return not_empty(table, path)
 
@@ -321,7 +321,9 @@ def _lines(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 def _blame_json(path: Path, columns: Nested, required: Collection[str]) -> None:
     """Raises BenchError for the first line that does not fit, found the slow way."""
-    types: dict[Any, Any] = {pl.Float64: int | float, pl.Int64: int, pl.String: str}
+    types: dict[Any, Any] = {
+        pl.Float64: (int | float, "a number"), pl.Int64: (int, "a whole number"), pl.String: (str, "a text"),
+    }  # fmt: skip
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -331,7 +333,8 @@ def _blame_json(path: Path, columns: Nested, required: Collection[str]) -> None:
             if not isinstance(row, dict):
                 raise BenchError(f"{path}, line {number}: not a JSON object; fetch the file again")
             for name, dtype in columns.items() if line.strip() else ():
+                kind, wanted = types.get(dtype, (list, "a list"))
                 value = row.get(name)
-                if (value is None and name in required) or not isinstance(value, types.get(dtype, list) | None):
+                if (value is None and name in required) or not isinstance(value, kind | None):
                     shown = json.dumps(value)[:80]
-                    raise BenchError(f"{path}, line {number}: {name} {shown} is not {dtype}; fetch the file again")
+                    raise BenchError(f"{path}, line {number}: {name} {shown} is not {wanted}; fetch the file again")
