@@ -199,7 +199,7 @@ def test_defined_labels_and_base_rates(large: Split) -> None:
 # Columns in files
 
 
-def test_held_reads_what_the_mapping_shows(tmp_path: Path) -> None:
+def test_in_memory_reads_what_the_mapping_shows(tmp_path: Path) -> None:
     for array in (np.arange(60, dtype=np.int32).reshape(20, 3), np.arange(9.0), np.ones(7, bool), np.zeros((5, 0))):
         np.save(tmp_path / "a.npy", array)
         column = mapped(tmp_path / "a.npy")
@@ -413,7 +413,7 @@ def test_windows_come_from_files(data: Data, large: Split, monkeypatch: pytest.M
         kept.append(result is column and column.numel() > 0)
         return result
 
-    monkeypatch.setattr(tensors, "held", noted)
+    monkeypatch.setattr(tensors, "in_memory", noted)
     epoch(data.train, 0)
     assert len(kept) > 100 and not any(kept)
 
