@@ -155,7 +155,7 @@ def _raw(user: Path, item: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _processed(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The same of a processed file, which repeats the search in each of its results."""
+    """Searches and results, as ``_raw`` returns them, of a processed file, which repeats the search in each result."""
     with path.open("rb") as file:
         names = tuple(file.readline().decode("utf-8", "replace").lstrip("\ufeff").strip().split(","))
     for name in PROCESSED_FILE:

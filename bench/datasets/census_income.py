@@ -135,7 +135,7 @@ def _read(path: Path) -> pl.DataFrame:
 
 
 def _encoded(path: Path) -> pl.DataFrame:
-    """The same of an encoded file."""
+    """The inputs and labels of one encoded file, in file order."""
     labels = dict.fromkeys(("income", "marital_status"), pl.Boolean)
     kinds: Columns = {**dict.fromkeys(_INPUTS, pl.Int64), **dict.fromkeys(NUMERICAL, pl.Float64), **labels}
     table = read_columns(path, {HEADER[c]: kind for c, kind in kinds.items()})

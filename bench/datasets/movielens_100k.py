@@ -137,7 +137,7 @@ def _official_films(path: Path) -> pl.DataFrame:
 
 
 def _recbole_films(path: Path) -> pl.DataFrame:
-    """The same from RecBole's copy, which cut titles at their last bracket and misspells "unknown"."""
+    """item_id, title, genres of RecBole's copy, which cut titles at their last bracket and misspells "unknown"."""
     table = read_lines(path, "\t", "utf-8", RECBOLE_ITEM_COLUMNS, header=True)
     given = pl.col("class").str.split(" ").list.filter(pl.element() != "")
     reject(table, path, "class", given.list.set_difference(list(GENRES)).list.len() > 0, "names an unknown genre")

@@ -132,7 +132,7 @@ class Tower(nn.Module):
         return self.get_buffer("store"), self.get_buffer("fresh")
 
     def encode(self, texts: Tensor, *, together: bool = False) -> Tensor:
-        """Passes different texts [n] through the model, those of like length together -> [n, width].
+        """Passes different texts [n] through the model, those of like length together; returns [n, width].
 
         together: all processes ask for the same texts, and share the work.
         """

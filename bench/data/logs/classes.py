@@ -1,4 +1,4 @@
-"""Classes of a multi-class label that come from the data: the frequent values, and one for all others."""
+"""Finds classes of a multi-class label in the data: the frequent values, and one for all others."""
 
 from __future__ import annotations
 
