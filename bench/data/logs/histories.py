@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 
 def histories(log: pl.DataFrame, at: pl.DataFrame, length: int) -> pl.DataFrame:
@@ -19,12 +18,15 @@ def histories(log: pl.DataFrame, at: pl.DataFrame, length: int) -> pl.DataFrame:
     moment = user * (len(time) + 1) + time
     end = np.searchsorted(moment[: log.height], moment[log.height :])
     start = np.maximum(np.searchsorted(user[: log.height], user[log.height :]), end - length)
-    offsets = np.concatenate([[0], np.cumsum(end - start)])
-    place = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], end - start)
-    lists = pa.LargeListArray.from_arrays(pa.array(offsets), log["item"].gather(place).to_arrow())
+    size = end - start
+    place = np.arange(size.sum()) + np.repeat(start - (np.cumsum(size) - size), size)
+    row = np.arange(at.height, dtype=np.uint32)
+    items = pl.DataFrame({"row": pl.Series(np.repeat(row, size)).set_sorted(), "history": log["item"].gather(place)})
+    lists = items.group_by("row", maintain_order=True).agg("history")
     last = np.append(log["time"].to_numpy(), 0)[end - 1]  # the 0 stands where there is none
-    found = pl.DataFrame({"history": pl.Series(values=lists), "history_time": last, "any": end > start})
-    return found.select("history", pl.when("any").then("history_time"))
+    found = pl.DataFrame({"row": row, "history_time": last, "any": size > 0})
+    found = found.join(lists, on="row", how="left", maintain_order="left")
+    return found.select(pl.col("history").fill_null([]), pl.when("any").then("history_time"))
 
 
 def around(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
