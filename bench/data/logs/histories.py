@@ -20,13 +20,13 @@ def histories(log: pl.DataFrame, at: pl.DataFrame, length: int) -> pl.DataFrame:
     start = np.maximum(np.searchsorted(user[: log.height], user[log.height :]), end - length)
     size = end - start
     place = np.arange(size.sum()) + np.repeat(start - (np.cumsum(size) - size), size)
-    row = np.arange(at.height, dtype=np.uint32)
-    items = pl.DataFrame({"row": pl.Series(np.repeat(row, size)).set_sorted(), "history": log["item"].gather(place)})
+    row = pl.Series(np.repeat(np.arange(at.height, dtype=np.uint32), size)).set_sorted()
+    items = pl.DataFrame({"row": row, "history": log["item"].gather(place)})
     lists = items.group_by("row", maintain_order=True).agg("history")
-    last = np.append(log["time"].to_numpy(), 0)[end - 1]  # the 0 stands where there is none
-    found = pl.DataFrame({"row": row, "history_time": last, "any": size > 0})
-    found = found.join(lists, on="row", how="left", maintain_order="left")
-    return found.select(pl.col("history").fill_null([]), pl.when("any").then("history_time"))
+    time = np.append(log["time"].to_numpy(), 0)[end - 1]  # the 0 stands where there is none
+    last = pl.DataFrame({"history_time": time}).with_row_index("row")
+    found = last.join(lists, on="row", how="left", maintain_order="left")
+    return found.select(pl.col("history").fill_null([]), pl.when(pl.col("history").is_not_null()).then("history_time"))
 
 
 def around(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
