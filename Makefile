@@ -7,7 +7,8 @@ REFERENCE := results/reference
 # tox calls the checks with BIN set to its own environment; then there is nothing to set up here.
 BASE := $(if $(filter .venv/bin,$(BIN)),.venv/.bench)
 SETUP := $(if $(filter .venv/bin,$(BIN)),.venv/.done)
-# Only what is imported is compiled, when it first is: that halves the time of the installation.
+# pip compiles nothing, Python what is imported, once: most of what is installed never is. The variable must not forbid it.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := .venv/bin/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt
 
 .PHONY: bench test lint type py slow speed board clean help

@@ -23,8 +23,8 @@ def histories(log: pl.DataFrame, at: pl.DataFrame, length: int) -> pl.DataFrame:
     row = pl.Series(np.repeat(np.arange(at.height, dtype=np.uint32), size)).set_sorted()
     items = pl.DataFrame({"row": row, "history": log["item"].gather(place)})
     lists = items.group_by("row", maintain_order=True).agg("history")
-    time = np.append(log["time"].to_numpy(), 0)[end - 1]  # the 0 stands where there is none
-    last = pl.DataFrame({"history_time": time}).with_row_index("row")
+    latest = np.append(log["time"].to_numpy(), 0)[end - 1]  # the 0 stands where there is none
+    last = pl.DataFrame({"history_time": latest}).with_row_index("row")
     found = last.join(lists, on="row", how="left", maintain_order="left")
     return found.select(pl.col("history").fill_null([]), pl.when(pl.col("history").is_not_null()).then("history_time"))
 
