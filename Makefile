@@ -19,9 +19,10 @@ bench: $(BASE)  ## the main job: prepare, train, record, rank
 
 test: lint type py  ## what has to pass before anything lands
 
-lint: $(SETUP)  ## the linter and the formatter
+lint: $(SETUP)  ## linter, formatter, and that imports only go down
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 type: $(SETUP)  ## the type checker
 	$(BIN)/mypy
