@@ -136,25 +136,21 @@ def _pack(store: Store) -> Iterator[Merged]:
     """Moves records from files of their own into the file of their data set. Both at once, as a process that is killed
     between leaves them, read the same."""
     for dataset in store.sizes():
-        kept = []
-        for place in sorted(store.places([dataset]), key=attrgetter("key")):
-            unfit = "" if place.line else _unfit(_record(place))
-            if unfit:
-                yield Merged(str(place), "refused", unfit)
-            else:
-                kept.append(place)
-        new = [place for place in kept if not place.line]
-        if new:
+        places = sorted(store.places([dataset]), key=attrgetter("key"))
+        unfit = {place: why for place in places if not place.line and (why := _unfit(_record(place)))}
+        yield from (Merged(str(place), "refused", why) for place, why in unfit.items())
+        kept = [place for place in places if place not in unfit]
+        if not all(place.line for place in kept):
             write_atomically(store.root / "runs" / f"{dataset}.jsonl", b"".join(map(_line, kept)))
         for place in kept:
             store.path(place._asdict(), place.key).unlink(missing_ok=True)
-        yield from (Merged(str(place), "packed") for place in new)
+        yield from (Merged(str(place), "packed") for place in kept if not place.line)
 
 
 def _line(place: Place) -> bytes:
-    """The line of a record, its entries in the order that they have."""
+    """The line of a record. Entries keep their order, so that it is shown like a record in a file of its own."""
     text = json.dumps(read_record(place), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode() + b"\n"
+    return f"{text}\n".encode()
 
 
 def _end(record: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from bench.errors import BenchError
 from bench.spec import canonical, digest
 
 SCHEMA = 1
+FOREIGN = f"is no record of schema {SCHEMA} under its own key"
 
 
 class Unreadable(BenchError):
@@ -45,14 +46,6 @@ class Place(NamedTuple):
         """Returns the error that no whole record lies here, with what to do about it."""
         remedy = "restore the file, or delete the line and run again" if self.line else "move it away and run again"
         return Unreadable(f"{self} {why}; {remedy}")
-
-    def unreadable(self, error: Exception) -> Unreadable:
-        """Returns the error that the text here is damaged."""
-        return self.broken(f"cannot be read as a record ({error})")
-
-    def foreign(self) -> Unreadable:
-        """Returns the error that the text here is of something else."""
-        return self.broken(f"is no record of schema {SCHEMA} under its own key")
 
 
 class _Spec(msgspec.Struct):
@@ -90,7 +83,7 @@ def _indexed(path: str, dataset: str, *_state: int) -> Mapping[str, Place]:
             try:
                 head = _HEAD.decode(text)
             except ValueError as error:  # msgspec's are values, too
-                raise place.unreadable(error) from error
+                raise place.broken(f"cannot be read as a record ({error})") from error
             if head.spec.dataset != dataset or head.key in found:
                 raise place.broken("is of another data set, or has the key of an earlier line")
             found[head.key] = place._replace(method=head.spec.method, key=head.key)
@@ -105,9 +98,9 @@ def read_record(place: Place) -> dict[str, Any]:
         whole = isinstance(record, dict) and record.get("schema") == SCHEMA
         whole = whole and record.get("key") == digest(record.get("spec")) == place.key
     except (OSError, ValueError) as error:
-        raise place.unreadable(error) from error
+        raise place.broken(f"cannot be read as a record ({error})") from error
     if not whole:
-        raise place.foreign()
+        raise place.broken(FOREIGN)
     return record
 
 
@@ -184,10 +177,10 @@ def read_result(place: Place, shared: Shared) -> dict[str, Any]:
         found = DECODER.decode(place.read())
         spec, text = shared.spec(found.spec)
     except (OSError, ValueError) as error:  # msgspec's are values
-        raise place.unreadable(error) from error
+        raise place.broken(f"cannot be read as a record ({error})") from error
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     if not (found.schema == SCHEMA and found.key == key == place.key):
-        raise place.foreign()
+        raise place.broken(FOREIGN)
     return {
         "key": key,
         "spec": spec,
