@@ -147,7 +147,7 @@ class Shared:
         self.specs: dict[tuple[object, ...], tuple[dict[str, Any], str, str]] = {}
 
     def __call__(self, raw: msgspec.Raw) -> tuple[Any, str]:
-        """The value of a text, and its canonical JSON."""
+        """Returns the value of a text, and its canonical JSON."""
         text = bytes(raw)
         found = self.known.get(text)
         if found is None:
@@ -156,7 +156,7 @@ class Shared:
         return found
 
     def spec(self, raw: dict[str, msgspec.Raw]) -> tuple[dict[str, Any], str]:
-        """A spec, and its canonical JSON; of specs that differ by seed alone all else is made once."""
+        """Returns a spec, and its canonical JSON; of specs that differ by seed alone all else is made once."""
         seed, own = self(raw.pop("seed", NULL))
         texts = (*raw, *map(bytes, raw.values()))
         found = self.specs.get(texts)
