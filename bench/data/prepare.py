@@ -23,6 +23,7 @@ from bench.errors import BenchError, unknown
 from bench.spec import canonical, digest
 from bench.spec.settings import apply, own_settings
 from bench.storage import cache
+from bench.storage.atomic import sha256_of
 
 Report = Callable[[str], None]
 TABLES = ("groups", "rows", "items", "users")
@@ -71,7 +72,7 @@ def _prepared(dataset: Dataset, name: str, knobs: dict[str, Any], folder: Path |
     made_of: dict[str, Any] = {
         "version": dataset.version,
         "knobs": knobs,
-        "raw": {key: _file_digest(path) for key, path in sorted(raw.items())},
+        "raw": {key: sha256_of(path) for key, path in sorted(raw.items())},
         "code": code_digest(type(dataset)),
     }
     target = cache.root() / "data" / name / digest(made_of)
@@ -126,7 +127,7 @@ def content_hash(folder: Path) -> str:
     total = hashlib.sha256()
     for path in [*sorted((folder / "arrays").rglob("*.npy")), folder / "texts.json"]:
         total.update(path.relative_to(folder).as_posix().encode())
-        total.update(_file_digest(path).encode())
+        total.update(sha256_of(path).encode())
     return total.hexdigest()
 
 
@@ -137,8 +138,8 @@ def code_digest(cls: type[Dataset]) -> str:
     """
     own = {Path(inspect.getfile(c)) for c in cls.__mro__ if c.__module__.partition(".")[0] == "bench"}
     room = Path(__file__).parent
-    files = sorted(own.union(room.rglob("*.py"), room.rglob("*.yaml")))
-    return digest([hashlib.sha256(f.read_bytes()).hexdigest() for f in files])
+    files = own.union(room.rglob("*.py"), room.rglob("*.yaml"))
+    return digest([sha256_of(file) for file in sorted(files)])
 
 
 def _write(
@@ -171,8 +172,3 @@ def _write(
         },
     }
     (folder / "meta.json").write_text(json.dumps(json.loads(canonical(meta)), indent=1, ensure_ascii=False), "utf-8")
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
