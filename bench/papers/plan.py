@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bench.spec import Spec
 
 # A publication that does not say how it selected is taken at its worst; one that selects on validation is clean.
-PROTOCOLS = {"test": (PAPER, CLEAN), "unknown": (PAPER, CLEAN), "validation": (CLEAN,)}
+BY_SELECTION = {"test": (PAPER, CLEAN), "unknown": (PAPER, CLEAN), "validation": (CLEAN,)}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _job(paper: Paper, row: Row, data: str, seeds: int) -> Job:
     for seed in range(seeds):
         knobs = {**part.knobs, **({part.redraw: seed} if part.redraw else {})}
         specs.append(specify(part.dataset, row.method, given=settings, knobs=knobs, seed=seed, budget=paper.budget))
-    protocols = PROTOCOLS[paper.protocol.selection]
+    protocols = BY_SELECTION[paper.protocol.selection]
     return Job(row, data, {p: tuple(replace(spec, protocol=p) for spec in specs) for p in protocols})
 
 

@@ -21,7 +21,8 @@ from bench.leaderboard.figures.contents import slugs
 from bench.leaderboard.figures.shapes import Figure
 from bench.leaderboard.grouping import Record
 from bench.leaderboard.render.text import delta, remarks
-from bench.leaderboard.tables import COSTS, Board, Cell, Row, Table
+from bench.leaderboard.tables import Board, Cell, Header, Row, Table
+from bench.leaderboard.terms import YARDSTICKS
 from bench.spec.command import reproduce_command
 
 TEMPLATES = Path(__file__).parent
@@ -81,11 +82,16 @@ def _table(table: Table, places: Mapping[str, int]) -> dict[str, Any]:
     return {
         "title": table.title,
         "caption": table.caption,
-        "headers": table.headers,
-        "numbers": [i for i, header in enumerate(table.headers) if header in COSTS],
+        "headers": [_header(header, not i) for i, header in enumerate(table.headers)],
         "cells": [[places[row.label], *(_cell(cell) for cell in row.cells[1:])] for row in table.rows],
         "notes": remarks(table),
     }
+
+
+def _header(header: Header, first: bool) -> dict[str, Any]:
+    """What is shown, the task of a task's column, and the order in which it is sorted at first."""
+    task = {"task": header.name, "measure": header.measure} if header.metric else {}
+    return {"text": str(header), "plain": header.plain, "up": first or header.plain or header.larger is False, **task}
 
 
 def _cell(cell: Cell) -> list[Any]:
@@ -102,11 +108,11 @@ def _cell(cell: Cell) -> list[Any]:
 def _row(row: Row, runs: Mapping[str, Record], families: Mapping[str, str]) -> dict[str, Any]:
     known = {"label": row.label, "family": row.kind, "text": False}
     specs = [runs[key]["spec"] for _, key in sorted(row.keys.items()) if key in runs]
-    if row.kind not in ("competitor", "reference") or not specs:
+    if row.kind in YARDSTICKS or not specs:
         return {**known, "config": {}, "keys": {}, "command": ""}
     return {
         "label": row.label,
-        "family": row.kind if row.kind == "reference" else families.get(specs[0]["method"], "method"),
+        "family": row.kind if row.kind == "reference" else families.get(row.method, "method"),
         "text": bool(specs[0]["lm"]),
         "config": row.config,
         "keys": row.keys,
