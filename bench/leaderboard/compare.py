@@ -13,7 +13,7 @@ from bench.leaderboard.columns import larger
 from bench.leaderboard.filters import EVERYTHING, Filter
 from bench.leaderboard.grouping import Record, RowRuns
 from bench.leaderboard.over_users import over_users
-from bench.leaderboard.selection import Rows, Selector, chance, comparable, skills, trials
+from bench.leaderboard.selection import Rows, Selector, chance, comparable, one, skills, trials
 from bench.leaderboard.terms import MEAN
 from bench.metrics import skill
 from bench.statistics.bootstrap import Interval
@@ -87,7 +87,7 @@ def compare(
         if not any(group.find(selector) for group in all_groups):
             raise unknown("row", text, names)
     for group in all_groups:
-        rows = [_one(group, selector) for selector in wanted]
+        rows = [one(selector, group.entries, group.title) for selector in wanted]
         missing = [str(selector) for selector, row in zip(wanted, rows, strict=True) if row is None]
         first, second = rows
         if first is None or second is None:
@@ -108,14 +108,6 @@ def compare(
         for line, p, e in zip(lines, ps, equivalence_ps, strict=True)
     ]
     return HeadToHead(a, b, margin, tuple(judged), tuple(notes))
-
-
-def _one(group: Rows, selector: Selector) -> RowRuns | None:
-    found = group.find(selector)
-    if len(found) > 1:
-        names = ", ".join(f"'{entry.label}'" for entry in found)
-        raise BenchError(f"'{selector}' means several rows of {group.title}: {names}; name one")
-    return found[0] if found else None
 
 
 def _lines(group: Rows, a: RowRuns, b: RowRuns, margin: float, results: Path | None) -> Iterator[Contrast]:

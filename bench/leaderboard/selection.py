@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.errors import BenchError
 from bench.leaderboard.columns import mean_column, skill_column
@@ -15,6 +15,7 @@ from bench.leaderboard.tables import Row
 from bench.leaderboard.terms import Task
 from bench.spec.names import listed
 
+R = TypeVar("R", RowRuns, Row)
 _NAMED = re.compile(r"(?P<method>\w+)(?P<tuned>, tuned)?(?: \((?P<settings>.+)\))?", re.ASCII)
 
 
@@ -75,6 +76,18 @@ class Rows:
         if settings.get("lm") is None:
             settings.pop("lm", None)
         return {**self.about, "method": entry.method, "config": settings, "seed": 0}
+
+
+def one(selector: Selector, rows: Sequence[R], where: str) -> R | None:
+    """The row that is meant, by its whole label or by what tells it from others; None if there is none.
+
+    Raises BenchError if several are meant. ``where``: what the rows are of, for the error.
+    """
+    found = [row for row in rows if row.label == str(selector)] or [row for row in rows if selector.fits(row)]
+    if len(found) > 1:
+        names = ", ".join(f"'{row.label}'" for row in found)
+        raise BenchError(f"'{selector}' means several rows of {where}: {names}; name one")
+    return found[0] if found else None
 
 
 def comparable(records: Iterable[Record], wanted: Filter = EVERYTHING) -> list[Rows]:
