@@ -291,7 +291,7 @@ def _figure(width: float, height: float, title: str) -> tuple[Any, Any]:
 
 
 def _svg(figure: Any) -> str:
-    """The same text for the same numbers: no date, and ids that are hashes of a fixed salt."""
+    """Returns the SVG of a figure. Equal numbers give equal text: no date, and ids that are hashes of a fixed salt."""
     file = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none"}):
         figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})

@@ -12,7 +12,7 @@ from bench.leaderboard.grouping import RowRuns
 from bench.leaderboard.tables import Cell, Header, Table
 from bench.leaderboard.terms import BASELINE, COSTS, DELTA, OVER_TASKS, RANK, YARDSTICKS, Cost, Task
 from bench.markup import plus_minus, short
-from bench.metrics.multitask import delta_m, oracle_share
+from bench.metrics.multitask import delta_m
 from bench.statistics.intervals import mean_interval
 
 Cells = Mapping[Task, Cell]  # of one row
@@ -107,8 +107,10 @@ def _ranks(entries: Sequence[RowRuns], rows: Sequence[Cells]) -> list[Cell]:
 def _shares(compared: Comparison) -> list[Cell]:
     totals = [cell.value for cell in compared.total_cells]
     oracle = next((v for e, v in zip(compared.entries, totals, strict=True) if e.kind == "oracle"), None)
-    shares = [None if value is None or oracle is None else oracle_share(value, 0.0, oracle) for value in totals]
-    return [Cell() if share is None else Cell(f"{100 * share:.1f} %", share) for share in shares]
+    return [
+        Cell(f"{100 * value / oracle:.1f} %", value / oracle) if value is not None and oracle else Cell()
+        for value in totals
+    ]
 
 
 def _cost(entry: RowRuns, cost: Cost) -> Cell:

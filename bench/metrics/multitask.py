@@ -1,4 +1,4 @@
-"""What multi-task papers report over tasks: gains over a baseline, hypervolume, share of the oracle."""
+"""What multi-task papers report over tasks: gains over a baseline, hypervolume."""
 
 from __future__ import annotations
 
@@ -40,8 +40,3 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     found = np.asarray(points, np.float64).reshape(-1, len(worst))
     above = found[(found > worst).all(axis=1)]
     return float(compute_hypervolume(-above, -worst)) if len(above) else 0.0
-
-
-def oracle_share(value: float, chance: float, oracle: float) -> float | None:
-    """Share of the oracle's gain over chance: 0 is chance, 1 the best any method could do; None if they are equal."""
-    return (value - chance) / (oracle - chance) if oracle != chance else None

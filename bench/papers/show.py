@@ -168,7 +168,7 @@ def _claims(report: Report) -> list[list[str]]:
 
 
 def _decimals(figures: Iterable[float | None]) -> int:
-    """As many as the column was published with, 4 where it was not."""
+    """Returns how many decimals a column was published with; 4 where it was not."""
     known = [len(f"{figure:.7f}".rstrip("0").partition(".")[2]) for figure in figures if figure is not None]
     return max(known, default=4)
 

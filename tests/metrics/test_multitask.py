@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.metrics.multitask import delta_m, gain, hypervolume, oracle_share
+from bench.metrics.multitask import delta_m, gain, hypervolume
 
 LARGER = {"click": True, "like": True, "watch": False}
 BASE = {"click": 0.60, "like": 0.80, "watch": 2.0}
@@ -63,10 +63,3 @@ def test_hypervolume_is_the_share_of_random_points_that_are_beaten(tasks: int) -
     drawn = rng.uniform(0.2, 1, size=(40_000, tasks))
     share = (drawn[:, None] <= points).all(axis=2).any(axis=1).mean()
     assert hypervolume(points, reference) == pytest.approx(share * 0.8**tasks, abs=0.01)
-
-
-def test_oracle_share_by_hand() -> None:
-    assert oracle_share(0.65, 0.5, 0.8) == pytest.approx(0.5)
-    assert oracle_share(0.5, 0.6, 0.2) == pytest.approx(0.25)  # a loss: smaller is better
-    assert oracle_share(0.4, 0.5, 0.8) == pytest.approx(-1 / 3)
-    assert oracle_share(0.5, 0.5, 0.5) is None
