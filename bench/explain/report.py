@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from bench.errors import extra
 from bench.explain.attribute import CHANGED
-from bench.markup import escape
+from bench.markup import escape, github
 
 with extra("explain"):
     import matplotlib
@@ -63,10 +62,8 @@ def to_markdown(found: dict[str, Any]) -> str:
     for section in sections:
         blocks += [f"## {section.title}", escape(section.text)]
         for table in section.tables:
-            rows = [[escape(cell) for cell in row] for row in table.rows]
             align = ["left", *["right"] * (len(table.headers) - 1)]
-            grid = tabulate(rows, [escape(h) for h in table.headers], "github", disable_numparse=True, colalign=align)
-            blocks += [f"### {escape(table.title)}", grid]
+            blocks += [f"### {escape(table.title)}", github(table.headers, table.rows, align)]
     return "\n\n".join(blocks) + "\n"
 
 

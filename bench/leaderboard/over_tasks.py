@@ -107,10 +107,8 @@ def _ranks(entries: Sequence[RowRuns], rows: Sequence[Cells]) -> list[Cell]:
 def _shares(compared: Comparison) -> list[Cell]:
     totals = [cell.value for cell in compared.total_cells]
     oracle = next((v for e, v in zip(compared.entries, totals, strict=True) if e.kind == "oracle"), None)
-    return [
-        Cell(f"{100 * value / oracle:.1f} %", value / oracle) if value is not None and oracle else Cell()
-        for value in totals
-    ]
+    shares = [value / oracle if value is not None and oracle else None for value in totals]
+    return [Cell() if share is None else Cell(f"{100 * share:.1f} %", share) for share in shares]
 
 
 def _cost(entry: RowRuns, cost: Cost) -> Cell:
