@@ -12,12 +12,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from bench.leaderboard import over_datasets
 from bench.leaderboard.columns import Comparison, task_column
 from bench.leaderboard.filters import EVERYTHING, Filter
 from bench.leaderboard.grouping import Group, Record, RowRuns, grouped, uncollected
-from bench.leaderboard.over_datasets import Part, overall
-from bench.leaderboard.over_tasks import EXPLAINED, over_tasks
+from bench.leaderboard.over_datasets import OVERALL_EXPLAINED, Part, overall
+from bench.leaderboard.over_tasks import COLUMNS_EXPLAINED, over_tasks
 from bench.leaderboard.tables import Board, Cell, Failure, Header, Table
 from bench.leaderboard.terms import BASELINE, YARDSTICKS
 from bench.spec import canonical
@@ -199,8 +198,8 @@ def _legend(tables: Sequence[Table], across: Sequence[Table], chosen: str) -> tu
         "oracle: predicts the true probabilities and means of simulated data, the best that any method could do. "
         "chance: the best constant prediction. Rows set apart or in italics are yardsticks, not competitors. "
         "seeds: 2/3 means that 2 of 3 seeds gave a result.",
-        *(text for name, text in EXPLAINED.items() if name in columns),
-        *([over_datasets.EXPLAINED] if across else []),
+        *(text for name, text in COLUMNS_EXPLAINED.items() if name in columns),
+        *([OVERALL_EXPLAINED] if across else []),
         "A two-sided signed-rank test over n seeds cannot go below p = 2 / 2^n: with fewer than "
         f"{SEEDS_NEEDED} seeds it never gets below .05, with {SEEDS_NEEDED} it can. The rows here have at most {most}.",
     )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
-from typing import Any
 
 from bench.errors import unknown
 from bench.leaderboard.grouping import Group, RowRuns, Run
@@ -145,11 +144,10 @@ class Comparison:
 def _yardsticks(measured: Sequence[Run]) -> list[RowRuns]:
     """Oracle and chance, which every run carries: read from the first."""
     first = [(kind, run) for kind in YARDSTICKS for run in [r for r in measured if kind in r.references][:1]]
-    return [RowRuns(kind, kind, kind, False, {}, {run.seed: _as_run(run, run.references[kind])}) for kind, run in first]
-
-
-def _as_run(run: Run, parts: Mapping[str, Any]) -> Run:
-    return Run(run.key, run.seed, run.status, None, run.tasks, parts, run.references, {})
+    return [
+        RowRuns(kind, kind, kind, False, {}, {run.seed: run._replace(error=None, parts=run.references[kind], cost={})})
+        for kind, run in first
+    ]
 
 
 def shared(series: Sequence[Series]) -> list[int]:

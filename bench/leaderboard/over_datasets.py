@@ -20,7 +20,7 @@ Strata = list[list[float]]  # skills of the seeds, for each data set and task
 
 IQM = "IQM of skills"  # a column
 RESAMPLES = 1000
-EXPLAINED = (
+OVERALL_EXPLAINED = (
     f"Overall: rows with a mean skill on every data set. The column of a data set is the difference in mean skill to "
     f"{BASELINE}, with the star of its own table. IQM of skills: the mean of those of all data sets and tasks without "
     "the upper and the lower quarter, each being a mean over seeds; in brackets its 95 % bootstrap interval, for which "

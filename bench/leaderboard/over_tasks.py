@@ -19,7 +19,7 @@ Cells = Mapping[Task, Cell]  # of one row
 
 WORST, WORSE, SHARE = "worst task", "worse", "of oracle"
 BLANK = Cell("")
-EXPLAINED = {  # by column
+COLUMNS_EXPLAINED = {  # by column
     DELTA: f"Δm %: mean over tasks of the change of the metric relative to {BASELINE} in percent, a fall of an error "
     "counting as a gain; mean over common seeds and its 95 % interval.",
     WORST: f"worst task: the task with the lowest mean difference to {BASELINE}, in skill.",

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.papers.table import Paper, Row
+from bench.papers.table import Paper, PublishedRow
 from bench.spec import CLEAN, PAPER
 from bench.storage.yaml_reader import at
 
@@ -23,7 +23,7 @@ BY_SELECTION = {"test": (PAPER, CLEAN), "unknown": (PAPER, CLEAN), "validation":
 class Job:
     """The runs of a row on one data set: by protocol, one for each seed. problem: why there are none."""
 
-    row: Row
+    row: PublishedRow
     data: str
     specs: dict[str, tuple[Spec, ...]]
     problem: str = ""
@@ -40,7 +40,7 @@ class Cost:
     like: str
 
 
-def jobs(paper: Paper, rows: Sequence[Row], seeds: int | None = None) -> list[Job]:
+def jobs(paper: Paper, rows: Sequence[PublishedRow], seeds: int | None = None) -> list[Job]:
     """The runs of the rows that have a method here, on every data set of which they have a figure.
 
     Raises BenchError with file and line for a method or setting that does not exist.
@@ -55,7 +55,7 @@ def jobs(paper: Paper, rows: Sequence[Row], seeds: int | None = None) -> list[Jo
     return found
 
 
-def _job(paper: Paper, row: Row, data: str, seeds: int) -> Job:
+def _job(paper: Paper, row: PublishedRow, data: str, seeds: int) -> Job:
     from bench.suites.specify import specify
     from bench.text.models import identity
 

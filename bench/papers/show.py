@@ -9,8 +9,8 @@ from typing import Any
 
 from bench.markup import bullets, escape, folded, github, plus_minus, wrap
 from bench.papers.plan import Cost, Job
-from bench.papers.table import NO_METHOD, Paper, Row
-from bench.papers.verdict import NOT_COMPARABLE, Cell, Finding, Measured, Report
+from bench.papers.table import NO_METHOD, Paper, PublishedRow
+from bench.papers.verdict import NOT_COMPARABLE, JudgedFigure, JudgedStatement, Measured, Report
 from bench.spec import PAPER, canonical
 
 HEADERS = ("row", "column", "published", "reproduced", "difference", "clean", "bias", "verdict")
@@ -71,7 +71,7 @@ def about(paper: Paper) -> list[str]:
 
 def reasons(report: Report) -> list[str]:
     """Why cells were not compared, each reason once, and how many verdicts there are of each kind."""
-    several: list[Cell | Finding] = [*report.cells, *report.findings]
+    several: list[JudgedFigure | JudgedStatement] = [*report.cells, *report.findings]
     said = dict.fromkeys(f"{word}: {sentence}" for item in several for word, sentence in [item.why] if word)
     counts: dict[str, int] = {}
     for item in several:
@@ -80,7 +80,7 @@ def reasons(report: Report) -> list[str]:
     return [*said, ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "no verdict"]
 
 
-def plan(paper: Paper, rows: Sequence[Row], planned: Sequence[tuple[Job, Cost]], states: Iterable[str]) -> str:
+def plan(paper: Paper, rows: Sequence[PublishedRow], planned: Sequence[tuple[Job, Cost]], states: Iterable[str]) -> str:
     """What a reproduction would run and what it would take at most. states: of each data set, whether it can be had."""
     lines = []
     for job, cost in planned:

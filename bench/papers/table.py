@@ -49,7 +49,7 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
-class Column:
+class PublishedColumn:
     """One metric. tasks: of several, their mean. Without a metric there is nothing here to set beside the figures.
     not_comparable: why no difference can be judged; empty if it can."""
 
@@ -62,7 +62,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedRow:
     """One published method. method: ours; empty if there is none. note: how ours differs, or where the row is from.
     figures: one for each column, None where nothing was published. ``place``: file and line."""
 
@@ -75,7 +75,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Claim:
+class Statement:
     """What a publication says without a figure: that sum_i weight_i value(row_i, column_i) lies above ``above``."""
 
     text: str
@@ -99,16 +99,16 @@ class Paper:
     budget: dict[str, int]
     settings: dict[str, Any]
     parts: dict[str, Part]
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    claims: tuple[Claim, ...]
+    columns: tuple[PublishedColumn, ...]
+    rows: tuple[PublishedRow, ...]
+    claims: tuple[Statement, ...]
 
     @property
     def cells(self) -> int:
         """How many figures were published."""
         return sum(figure is not None for row in self.rows for figure in row.figures)
 
-    def chosen(self, names: Iterable[str]) -> list[Row]:
+    def chosen(self, names: Iterable[str]) -> list[PublishedRow]:
         """The rows of these names, upper or lower case; all if there are none. Raises BenchError for an unknown one."""
         known = {row.name.lower(): row for row in self.rows}
         wanted = [name.strip().lower() for name in names]
@@ -210,7 +210,7 @@ class _File(Reader):
             raise self.wrong(parts["within"], "within", "a number above 0")
         return Tolerance(within, self.text(parts["why"], "why"))
 
-    def column(self, node: yaml.Node, own: Mapping[str, Part], tolerances: Mapping[str, Tolerance]) -> Column:
+    def column(self, node: yaml.Node, own: Mapping[str, Part], tolerances: Mapping[str, Tolerance]) -> PublishedColumn:
         keys = ("data", "task", "metric")
         parts = self.parts(node, "a column", ("name", *keys, "tolerance", "not_comparable"), ["name"])
         name = self.text(parts["name"], "name")
@@ -218,11 +218,11 @@ class _File(Reader):
         if not set(keys) & parts.keys():
             if not why:
                 raise BenchError(f"{self.place(node)}: column '{name}': give data, task and metric, or not_comparable")
-            return Column(name, not_comparable=why)
+            return PublishedColumn(name, not_comparable=why)
         self.parts(node, "a column", needed=keys)
         several = isinstance(parts["task"], yaml.SequenceNode)
         tasks = self.items(parts["task"], "task") if several else [parts["task"]]
-        return Column(
+        return PublishedColumn(
             name,
             self.word(parts["data"], "data", own),
             tuple(self.text(task, "task") for task in tasks),
@@ -231,7 +231,7 @@ class _File(Reader):
             why,
         )
 
-    def row(self, node: yaml.Node, columns: list[Column]) -> Row:
+    def row(self, node: yaml.Node, columns: list[PublishedColumn]) -> PublishedRow:
         keys = ("name", "method", "settings", "note", "figures")
         parts = self.parts(node, "a row", keys, ("name", "figures"))
         name = self.text(parts["name"], "name")
@@ -246,7 +246,7 @@ class _File(Reader):
             if figure is not None and column.tolerance is None and not column.not_comparable:
                 why = f"column '{column.name}' has a figure, and no tolerance to judge it by"
                 raise BenchError(f"{self.place(node)}: row '{name}': {why}")
-        return Row(
+        return PublishedRow(
             name,
             tuple(figures),
             self.text(parts["method"], "method") if "method" in parts else "",
@@ -255,7 +255,7 @@ class _File(Reader):
             self.place(node),
         )
 
-    def claim(self, node: yaml.Node, rows: list[Row], columns: list[Column]) -> Claim:
+    def claim(self, node: yaml.Node, rows: list[PublishedRow], columns: list[PublishedColumn]) -> Statement:
         keys = ("text", "above", "terms")
         parts = self.parts(node, "a claim", keys, keys)
         terms = []
@@ -264,7 +264,7 @@ class _File(Reader):
             row = self.word(term["row"], "row", [r.name for r in rows])
             column = self.word(term["column"], "column", [c.name for c in columns])
             terms.append((row, column, self.number(term["weight"], "weight")))
-        return Claim(self.text(parts["text"], "text"), self.number(parts["above"], "above"), tuple(terms))
+        return Statement(self.text(parts["text"], "text"), self.number(parts["above"], "above"), tuple(terms))
 
     def number(self, node: yaml.Node, what: str) -> float:
         value = self.value(node)
