@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from bench import registry
 from bench.errors import BenchError, unknown
 from bench.storage.yaml_reader import Reader, at
 
@@ -110,21 +111,35 @@ class _File(Reader):
         return [entry for item in self.items(node, "methods") for entry in self.entry(item)]
 
     def entry(self, node: yaml.Node) -> Iterator[Entry]:
-        """A name, or a method with settings; one entry for each combination of the values of its grid."""
+        """A name, or a method or family with settings; one entry for each combination of the values of its grid."""
         place = self.place(node)
         if not isinstance(node, yaml.MappingNode):
             yield Entry(self.text(node, "methods", "a name, or a method with settings"), place=place)
             return
-        parts = self.parts(node, "methods", ("method", "settings", "grid"))
-        if "method" not in parts:
-            raise BenchError(f"{place}: methods: an entry has no method; give a name as `method: NAME`")
-        method = self.text(parts["method"], "method")
+        parts = self.parts(node, "methods", ("method", "family", "settings", "grid"))
+        if len(parts.keys() & {"method", "family"}) != 1:
+            has = "both a method and a family" if "method" in parts else "no method"
+            raise BenchError(f"{place}: methods: an entry has {has}; give a name as `method: NAME` or `family: NAME`")
+        methods = (
+            [self.text(parts["method"], "method")]
+            if "method" in parts
+            else self.family(parts["family"], "baselines", "methods")
+        )
         settings = self.settings(parts["settings"], "settings") if "settings" in parts else {}
         grid = {
-            key: [self.value(item) for item in self.items(values, f"grid of {key}")]
+            key: self.family(values, "balancers")
+            if key == "balancer" and isinstance(values, yaml.ScalarNode)
+            else [self.value(item) for item in self.items(values, f"grid of {key}")]
             for key, values in (self.parts(parts["grid"], "grid") if "grid" in parts else {}).items()
         }
         if both := sorted(settings.keys() & grid.keys()):
             raise BenchError(f"{place}: '{both[0]}' stands in both settings and grid; leave one out")
-        for values in itertools.product(*grid.values()):
+        for method, *values in itertools.product(methods, *grid.values()):
             yield Entry(method, {**settings, **dict(zip(grid, values, strict=True))}, place)
+
+    def family(self, node: yaml.Node, *known: str) -> list[str]:
+        """The names of all that are registered in one of some families."""
+        if (name := self.text(node, "family")) not in known:
+            with at(self.place(node)):
+                raise unknown("family", name, known)
+        return list(registry.entries(name))
