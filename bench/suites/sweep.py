@@ -16,6 +16,7 @@ from bench.storage.yaml_reader import Reader, at
 
 FOLDER = Path(__file__).parent
 PROTOCOLS = ("clean",)
+FAMILIES = ("baselines", "methods", "balancers")  # each stands for all that it has
 
 
 @dataclass(frozen=True)
@@ -111,25 +112,19 @@ class _File(Reader):
         return [entry for item in self.items(node, "methods") for entry in self.entry(item)]
 
     def entry(self, node: yaml.Node) -> Iterator[Entry]:
-        """A name, or a method or family with settings; one entry for each combination of the values of its grid."""
+        """A name, or a method with settings; one entry for each method of a family and each combination of a grid."""
         place = self.place(node)
         if not isinstance(node, yaml.MappingNode):
-            yield Entry(self.text(node, "methods", "a name, or a method with settings"), place=place)
+            for name in _each(self.text(node, "methods", "a name, or a method with settings")):
+                yield Entry(name, place=place)
             return
-        parts = self.parts(node, "methods", ("method", "family", "settings", "grid"))
-        if len(parts.keys() & {"method", "family"}) != 1:
-            has = "both a method and a family" if "method" in parts else "no method"
-            raise BenchError(f"{place}: methods: an entry has {has}; give a name as `method: NAME` or `family: NAME`")
-        methods = (
-            [self.text(parts["method"], "method")]
-            if "method" in parts
-            else self.family(parts["family"], "baselines", "methods")
-        )
+        parts = self.parts(node, "methods", ("method", "settings", "grid"))
+        if "method" not in parts:
+            raise BenchError(f"{place}: methods: an entry has no method; give a name as `method: NAME`")
+        methods = _each(self.text(parts["method"], "method"))
         settings = self.settings(parts["settings"], "settings") if "settings" in parts else {}
         grid = {
-            key: self.family(values, "balancers")
-            if key == "balancer" and isinstance(values, yaml.ScalarNode)
-            else [self.value(item) for item in self.items(values, f"grid of {key}")]
+            key: [value for item in self.items(values, f"grid of {key}") for value in _each(self.value(item))]
             for key, values in (self.parts(parts["grid"], "grid") if "grid" in parts else {}).items()
         }
         if both := sorted(settings.keys() & grid.keys()):
@@ -137,9 +132,7 @@ class _File(Reader):
         for method, *values in itertools.product(methods, *grid.values()):
             yield Entry(method, {**settings, **dict(zip(grid, values, strict=True))}, place)
 
-    def family(self, node: yaml.Node, *known: str) -> list[str]:
-        """The names of all that are registered in one of some families."""
-        if (name := self.text(node, "family")) not in known:
-            with at(self.place(node)):
-                raise unknown("family", name, known)
-        return list(registry.entries(name))
+
+def _each(name: Any) -> list[Any]:
+    """The names of all that are registered, for the name of a family; any other value for itself."""
+    return list(registry.entries(name)) if name in FAMILIES else [name]

@@ -155,7 +155,7 @@ print([m for m in slow if m in sys.modules and m != "scipy"])
         ((*RUN, "mmoe", "--data", "user=9"), "unknown setting 'user'; did you mean 'users'?"),
         ((*RUN, "zzz"), "unknown method 'zzz'; known: "),
         (("data", "info", "movielens-100"), "unknown dataset 'movielens-100'; did you mean 'movielens-100k'?"),
-        (("check", "mmeo"), "unknown method or data set 'mmeo'; did you mean 'mmoe'?"),
+        (("check", "mmeo"), "unknown method, balancer or data set 'mmeo'; did you mean 'mmoe'?"),
     ],
 )  # fmt: skip
 def test_a_misspelt_name_suggests_the_nearest(
@@ -274,7 +274,7 @@ def test_new_files_in_the_checkout_are_all_it_takes(checkout: Path, tmp_path: Pa
     assert f"{checkout / 'methods' / 'my_idea.py'}\nnext: change it, then `bench check my_idea`" in here(
         "new", "method", "my-idea"
     )
-    assert "`bench check my-data`" in here("new", "dataset", "my_data")
+    assert "`bench check my-data --from FOLDER`" in here("new", "dataset", "my_data")
     listed = json.loads(here("list", "--json"))
     assert "my_idea" in [row["name"] for row in listed["methods"]]
     assert "my-data" in [row["name"] for row in listed["datasets"]]
@@ -374,7 +374,6 @@ def test_a_file_is_never_written_over(
     assert path.read_text() == "mine"
     assert "exists already" in refused("new", "method", "mine", "--to", tmp_path)
     assert "cannot write" in refused("new", "method", "mine", "--to", path / "below")
-    assert "--to is for methods" in refused("new", "dataset", "other", "--to", tmp_path)
 
 
 # Data

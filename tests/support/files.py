@@ -1,4 +1,4 @@
-"""Files of every data set in its official format, written by ``tests.support.formats`` or by the data set's own file."""
+"""Files of every data set in its official format, written by ``tests.support.formats`` or its own ``sample``."""
 
 from __future__ import annotations
 
