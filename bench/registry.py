@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, wraps
 from importlib.metadata import EntryPoints, entry_points
@@ -114,25 +114,20 @@ def _variants(path: Path) -> tuple[str, ...]:
     return ()
 
 
-def add_plugin(path: Path) -> None:
-    """Registers a file outside the checkout under its file name, as what its class is: method, balancer or data set.
+def add_plugin(*paths: Path) -> None:
+    """Registers files outside the checkout under their names, as what their class is: method, balancer or data set.
 
-    Raises BenchError if it is missing, has the name of another, or defines none of the three. A file that cannot be
+    Raises BenchError if one is missing, has the name of another, or defines none of the three. A file that cannot be
     imported stops nothing until it is asked for.
     """
-    if path.suffix != ".py" or not path.is_file():
-        raise BenchError(f"plugin {path}: no such Python file")
-    known = _plugins.setdefault(path.stem, path.resolve())
-    if known != path.resolve():
-        raise BenchError(f"plugin {path}: {known} has the same name; rename one of them")
-    if not _kinds(known):
-        raise BenchError(f"plugin {path}: must define one subclass of {', '.join(PLUGGED.values())} of bench.api")
-
-
-def add_plugins(paths: Iterable[Path]) -> None:
-    """Registers each of several files as ``add_plugin`` does."""
     for path in paths:
-        add_plugin(path)
+        if path.suffix != ".py" or not path.is_file():
+            raise BenchError(f"plugin {path}: no such Python file")
+        known = _plugins.setdefault(path.stem, path.resolve())
+        if known != path.resolve():
+            raise BenchError(f"plugin {path}: {known} has the same name; rename one of them")
+        if not _kinds(known):
+            raise BenchError(f"plugin {path}: must define one subclass of {', '.join(PLUGGED.values())} of bench.api")
 
 
 def plugins() -> tuple[Path, ...]:

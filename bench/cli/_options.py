@@ -22,7 +22,7 @@ results_option = click.option(
 tuned_option = click.option("--tuned", is_flag=True, help="With the settings that the latest `bench tune` found best.")
 plugin_option = click.option(
     "--plugin", multiple=True, type=click.Path(path_type=Path), expose_value=False,
-    callback=lambda context, option, paths: registry.add_plugins(paths),
+    callback=lambda context, option, paths: registry.add_plugin(*paths),
     help="A file of your own that defines a method, balancer or data set; may be repeated.",
 )  # fmt: skip
 knob_option = click.option(

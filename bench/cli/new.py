@@ -21,11 +21,9 @@ RUN = {
 @click.argument("kind", type=click.Choice([*RUN]))
 @click.argument("name")
 @click.option(
-    "--to",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Another folder than the checkout's, which is the default there; elsewhere it is the current one.",
-)
+    "--to", "folder", type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to write to (default: that of its kind in a checkout, the current one elsewhere).",
+)  # fmt: skip
 def new(kind: str, name: str, folder: Path | None) -> None:
     """Write the skeleton of a new method, balancer or data set: one file that already runs."""
     from bench.cli._skeleton import create

@@ -267,11 +267,6 @@ def _updates(
     return torch.stack(found)
 
 
-def ranges_its_settings(name: str) -> None:
-    """Every setting has an Optuna range in `space`, and its default lies within."""
-    declares_its_space(name, "balancer")
-
-
 def combines_losses(name: str) -> None:
     """Losses [T] give finite gradients to all parameters, and a finite weight for each task where it `weighs`."""
     balancer = _balancer(name)
@@ -304,17 +299,12 @@ def goes_on_from_its_state(name: str) -> None:
     assert same, "updates differ after loading: part of the state is not in parameters and buffers"
 
 
-ON_BALANCERS: tuple[Callable[[str], None], ...] = (
-    ranges_its_settings,
-    combines_losses,
-    bears_a_missing_task,
-    ignores_the_order,
-    goes_on_from_its_state,
-)
+ON_BALANCERS = (combines_losses, bears_a_missing_task, ignores_the_order, goes_on_from_its_state)
 
 
 def balancer(name: str) -> Iterator[tuple[str, str]]:
     """Runs every check on a balancer: what was checked, and what is wrong (empty: nothing)."""
+    yield _title(declares_its_space), _outcome(partial(declares_its_space, name, "balancer"))
     for check in ON_BALANCERS:
         yield _title(check), _outcome(partial(check, name))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+from functools import partial
 from typing import Any
 
 import pytest
@@ -118,12 +119,14 @@ class Forgetful(Sum):
 
 
 def test_each_check_of_a_balancer_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    faults = dict(zip(contract.ON_BALANCERS, (Outside, Unweighted, Dividing, Ordered, Forgetful), strict=True))
-    for check, fault in faults.items():
+    space = partial(contract.declares_its_space, kind="balancer")
+    checks = (space, *contract.ON_BALANCERS)
+    faults = (Outside, Unweighted, Dividing, Ordered, Forgetful)
+    for check, fault in zip(checks, faults, strict=True):
         monkeypatch.setattr(registry, "load_balancer", lambda name, cls=fault: cls)
         with pytest.raises(AssertionError, match=r"\w+ \w+"):
             check("faulty")
-        for other in set(contract.ON_BALANCERS) - {check}:
+        for other in set(checks) - {check}:
             other("faulty")
 
 
