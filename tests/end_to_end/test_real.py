@@ -18,8 +18,8 @@ from sklearn.linear_model import LogisticRegression
 
 from bench.data.describe import verify
 from bench.data.load import load
-from bench.data.logs.wording import NEWS, SHOP, VIDEO, Wording
 from bench.data.prepare import configured, prepare
+from bench.datasets.logs.wording import NEWS, SHOP, VIDEO, Wording
 from bench.execution.execute import execute
 from bench.execution.progress import Progress
 from bench.metrics import METRICS, skill
