@@ -19,7 +19,7 @@ from bench.machine.processes import lost
 from bench.nn import Gate
 from bench.spec import Spec
 from bench.training.build import declines
-from bench.training.checkpoint import Keeper
+from bench.training.checkpoint import Checkpointer
 from bench.training.predict import Diverged, predict
 from bench.training.score import everything, score, whole
 from bench.training.session import PROTOCOLS, EachEpoch, Report, trained
@@ -47,13 +47,13 @@ def run(
     record = without_result(spec, data, device)
     predictions: dict[str, np.ndarray] = {}
     belongs = {"data": data.meta["sha256"], "code": record["code"]["method_digest"], "device": device.type}
-    keeper = Keeper(spec.key, checkpoint, belongs) if checkpoint else None
+    checkpointer = Checkpointer(spec.key, checkpoint, belongs) if checkpoint else None
     try:
         reason = declines(spec.method, spec.config, data.schema)
         if reason:
             record |= {"status": "declined", "error": reason}
         else:
-            done, predictions = _train(spec, data, device, report, keeper, each_epoch)
+            done, predictions = _train(spec, data, device, report, checkpointer, each_epoch)
             record |= {"status": "ok", **done}
     except BenchError:  # a configuration that cannot be: the user's to mend, no result of the method
         raise
@@ -74,10 +74,10 @@ def stopped(
 
 
 def _train(
-    spec: Spec, data: Data, device: torch.device, report: Report, keeper: Keeper | None, each_epoch: EachEpoch
+    spec: Spec, data: Data, device: torch.device, report: Report, checkpointer: Checkpointer | None, each_epoch: EachEpoch
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     seen = PROTOCOLS[spec.protocol](data)
-    method, result = trained(spec, seen, device, report, each_epoch=each_epoch, keeper=keeper)
+    method, result = trained(spec, seen, device, report, each_epoch=each_epoch, checkpointer=checkpointer)
     begin = time.perf_counter()
     predictions = predict(method, data.test)
     try:

@@ -24,7 +24,7 @@ from bench.spec import Spec, derive_seed
 from bench.training.build import declines
 from bench.training.predict import Diverged, evaluate
 from bench.training.score import score
-from bench.training.session import Report, Seen, trained
+from bench.training.session import Report, TrainingView, trained
 
 ROWS = 128  # validation rows whose outputs are attributed
 SHUFFLES = 3  # over which the check with shuffled weights is averaged
@@ -44,7 +44,7 @@ def explain(
         raise BenchError(f"method '{spec.method}' cannot work on '{spec.dataset}': {reason}")
     watch = Watch()
     try:
-        method, _ = trained(spec, Seen.of(data), device, report, partial(watched, watch=watch))
+        method, _ = trained(spec, TrainingView.of(data), device, report, partial(watched, watch=watch))
         report("explaining predictions on the validation part")
         found = on_validation(method, data.train, data.valid, spec.seed)
     except Diverged as error:

@@ -33,7 +33,7 @@ _deferred = False  # and waits for the end of a batch
 
 
 def catch_sigterm() -> Any:
-    """From now on SIGTERM raises Terminated here: at once or, in a training that has a keeper, at the end of a batch,
+    """From now on SIGTERM raises Terminated here: at once or, in a training that has a checkpointer, at the end of a batch,
     when its state has been kept. To be called in the main thread; returns the former handler."""
     global _asked
     _asked = False
@@ -47,7 +47,7 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
 
-class Keeper:
+class Checkpointer:
     """Keeps the trainings of one run: ``checkpoints/<key>[-stage].safetensors`` in the cache, every ``minutes``.
 
     belongs: what else must be the same for a file to be of use: data, code, device. A file of other things, or a

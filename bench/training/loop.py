@@ -19,10 +19,10 @@ from bench.machine.processes import average, draw_apart, share
 from bench.nn.augment import make as augmentation
 from bench.nn.schedule import rate
 from bench.spec import derive_seed
-from bench.training.checkpoint import Keeper
+from bench.training.checkpoint import Checkpointer
 from bench.training.optimizer import clip_gradients, groups_of, optimizer_for, regroup
 from bench.training.predict import Diverged, finite_score, predict
-from bench.training.skill import constants, kept_from, mean_skill, on_meta
+from bench.training.skill import constants, split_off_meta, mean_skill, on_meta
 from bench.training.snapshot import restore_training
 
 
@@ -76,13 +76,13 @@ def fit(
     augment_rate: float = 0.0,
     report: Callable[[str], None] = lambda line: None,
     each_epoch: Callable[[dict[str, Any], float], None] = lambda entry, skill: None,
-    keeper: Keeper | None = None,
+    checkpointer: Checkpointer | None = None,
 ) -> Fit:
     """Trains until validation has not improved for ``patience`` epochs, then restores the best epoch.
 
     schedule, warmup: see ``rate``. grad_clip: the largest norm of the gradient of each part that trains independently,
     at every update that the method makes; 0 for none. augment, augment_rate: of ``bench.nn.augment``. each_epoch: is
-    told the curve's new entry and the mean skill; what it raises ends the training. keeper: keeps checkpoints and goes
+    told the curve's new entry and the mean skill; what it raises ends the training. checkpointer: keeps checkpoints and goes
     on from one, with the result, to the bit, of a training without an interruption.
 
     What is compared is the mean over tasks of the primary metric's skill, (value - chance) / (perfect - chance): every
@@ -91,7 +91,7 @@ def fit(
     """
     result, start = Fit(), time.perf_counter()
     if method.meta_share:
-        train, method.meta = kept_from(train, method.meta_share)
+        train, method.meta = split_off_meta(train, method.meta_share)
     method.on_start(train)
     parts = [_Part(tasks, module) for tasks, module in method.parts()]
     if not any(p.requires_grad for p in method.parameters()):
@@ -120,13 +120,13 @@ def fit(
     total = torch.zeros(len(method.tasks), device=device)
     weights = torch.zeros_like(total)
 
-    def keep(keeper: Keeper, epoch: int) -> None:
+    def keep(checkpointer: Checkpointer, epoch: int) -> None:
         place = {"first": epoch, "done": done, "step": step, "order": order, "total": total, "weights": weights}
-        best = [{"best": p.best, "epoch": p.epoch, "state": keeper.changed(p.module, p.state)} for p in parts]
+        best = [{"best": p.best, "epoch": p.epoch, "state": checkpointer.changed(p.module, p.state)} for p in parts]
         so_far = {"curve": result.curve, "rows": result.rows, "seconds": time.perf_counter() - start}
-        keeper.keep(method, optimizer, place=place, parts=best, result=so_far)
+        checkpointer.keep(method, optimizer, place=place, parts=best, result=so_far)
 
-    if keeper is not None and (saved := keeper.begin(method)) is not None:
+    if checkpointer is not None and (saved := checkpointer.begin(method)) is not None:
         first, done, step, order, total, weights = saved["place"].values()
         generator.set_state(order)
         result.curve, result.rows = saved["result"]["curve"], saved["result"]["rows"]
@@ -145,8 +145,8 @@ def fit(
             step, done = step + 1, done + 1
             if method.balancer is not None and method.balancer.weights is not None:
                 weights += method.balancer.weights
-            if keeper is not None and keeper.due():
-                keep(keeper, epoch)
+            if checkpointer is not None and checkpointer.due():
+                keep(checkpointer, epoch)
         losses = (total / done).tolist()
         if not all(map(math.isfinite, losses)):
             raise Diverged(f"training loss is not finite in epoch {epoch}")
@@ -175,8 +175,8 @@ def fit(
         done, order, total, weights = 0, generator.get_state(), torch.zeros_like(total), torch.zeros_like(weights)
         if all(epoch - part.epoch >= patience for part in parts):
             break
-    if keeper is not None and keeper.ended():
-        keep(keeper, epochs + 1)
+    if checkpointer is not None and checkpointer.ended():
+        keep(checkpointer, epochs + 1)
     for part in parts:
         part.module.load_state_dict(part.state)
         result.best_epoch |= {t.name: part.epoch for t in part.tasks}

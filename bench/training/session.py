@@ -23,10 +23,10 @@ from bench.spec.settings import AUGMENT
 from bench.storage import cache
 from bench.storage.atomic import write_atomically
 from bench.training.build import build
-from bench.training.checkpoint import Keeper
+from bench.training.checkpoint import Checkpointer
 from bench.training.loop import Fit, fit
 from bench.training.predict import Diverged
-from bench.training.skill import constants, kept_from, on_meta
+from bench.training.skill import constants, split_off_meta, on_meta
 
 Report = Callable[[str], None]
 
@@ -35,7 +35,7 @@ EachEpoch = Callable[[dict[str, Any], float], None]
 
 
 @dataclass(frozen=True)
-class Seen:
+class TrainingView:
     """What training and selection may see of a data set: no test part can be reached from here, but under the protocol
     of publications that select on it."""
 
@@ -45,28 +45,28 @@ class Seen:
     meta: dict[str, Any]
 
     @classmethod
-    def of(cls, data: Data) -> Seen:
+    def of(cls, data: Data) -> TrainingView:
         """The same data without its test parts."""
         return cls(data.schema, data.train, data.valid, data.meta)
 
     @classmethod
-    def published(cls, data: Data) -> Seen:
+    def published(cls, data: Data) -> TrainingView:
         """A fault, on purpose: the test part in the place of the validation part. It trains on the same rows, so that
         the difference to ``of`` is what selection on the test part gains."""
         return cls(data.schema, data.train, data.test, data.meta)
 
 
-PROTOCOLS: dict[str, Callable[[Data], Seen]] = {CLEAN: Seen.of, PAPER: Seen.published}
+PROTOCOLS: dict[str, Callable[[Data], TrainingView]] = {CLEAN: TrainingView.of, PAPER: TrainingView.published}
 
 
 def trained(
     spec: Spec,
-    data: Seen,
+    data: TrainingView,
     device: torch.device,
     report: Report = lambda line: None,
     watch: Callable[[Method], AbstractContextManager[Any]] = nullcontext,
     each_epoch: EachEpoch = lambda entry, skill: None,
-    keeper: Keeper | None = None,
+    checkpointer: Checkpointer | None = None,
 ) -> tuple[Method, Fit]:
     """A run's trained method and what its training left behind. ``watch``: a context on the method, around training.
     ``each_epoch``: see ``fit``; it hears of the method alone, not of teachers and rehearsals."""
@@ -74,8 +74,8 @@ def trained(
     torch.manual_seed(derive_seed("weights", spec.seed))
     method = build(spec.method, spec.config, data.schema).to(device)
     check(method)
-    taught = _teach(method, spec, data, device, report, keeper)
-    result = _learn(method, spec, data, device, report, watch, each_epoch, keeper)
+    taught = _teach(method, spec, data, device, report, checkpointer)
+    result = _learn(method, spec, data, device, report, watch, each_epoch, checkpointer)
     result.seconds += taught.seconds
     result.rows += taught.rows
     return method, result
@@ -84,20 +84,20 @@ def trained(
 def _learn(
     method: Method,
     spec: Spec,
-    data: Seen,
+    data: TrainingView,
     device: torch.device,
     report: Report,
     watch: Callable[[Method], AbstractContextManager[Any]] = nullcontext,
     each_epoch: EachEpoch = lambda entry, skill: None,
-    keeper: Keeper | None = None,
+    checkpointer: Checkpointer | None = None,
     stage: str = "",
 ) -> Fit:
     keys = ("lr", "weight_decay", "batch_size", "schedule", "warmup", "grad_clip", "decay_embeddings", *AUGMENT)
     settings: dict[str, Any] = {**{k: spec.config[k] for k in keys if k in spec.config}, **spec.budget}
 
     def learn(model: Method, seed: int = spec.seed, rehearsal: str = "", **more: Any) -> Fit:
-        with keeper.at(stage, rehearsal) if keeper is not None else nullcontext():
-            return fit(model, data.train, data.valid, **settings, seed=seed, report=report, keeper=keeper, **more)
+        with checkpointer.at(stage, rehearsal) if checkpointer is not None else nullcontext():
+            return fit(model, data.train, data.valid, **settings, seed=seed, report=report, checkpointer=checkpointer, **more)
 
     rehearsed = _rehearse(method, learn, spec.seed, device)
     with watch(method):
@@ -107,7 +107,7 @@ def _learn(
     return result
 
 
-def _teach(method: Method, spec: Spec, data: Seen, device: torch.device, report: Report, keeper: Keeper | None) -> Fit:
+def _teach(method: Method, spec: Spec, data: TrainingView, device: torch.device, report: Report, checkpointer: Checkpointer | None) -> Fit:
     """Hands over the run that a method learns from, if any, newly trained or from the cache; draws no random number.
 
     Returns what its training took, then or now. Only the declared versions decide whether a cached one is the same.
@@ -128,7 +128,7 @@ def _teach(method: Method, spec: Spec, data: Seen, device: torch.device, report:
         else:
             try:
                 told: Report = lambda line: report(f"teacher {name}: {line}")  # noqa: E731
-                done = _learn(model, own, data, device, told, keeper=keeper, stage="teacher")
+                done = _learn(model, own, data, device, told, checkpointer=checkpointer, stage="teacher")
             except Diverged as error:
                 raise Diverged(f"teacher '{name}': {error}") from error
             state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
@@ -136,7 +136,7 @@ def _teach(method: Method, spec: Spec, data: Seen, device: torch.device, report:
             write_atomically(path, safetensors.torch.save(state, took))
     skills: dict[str, float] = {}
     if method.meta_share:
-        kept, meta = kept_from(data.train, method.meta_share)
+        kept, meta = split_off_meta(data.train, method.meta_share)
         skills = on_meta(model, meta, constants(kept, meta))[1]
     method.on_teacher(model.eval().requires_grad_(False), skills, spec.budget["epochs"])
     return done

@@ -35,7 +35,7 @@ def constants(train: Split, split: Split) -> Scores:
     return score(split, chance(train, split), primary_only=True)
 
 
-def kept_from(train: Split, share: float) -> tuple[Split, Split]:
+def split_off_meta(train: Split, share: float) -> tuple[Split, Split]:
     """The training part without the latest ``share`` of its groups, and these."""
     return train.cut(round((1 - share) * train.groups))
 

@@ -20,7 +20,7 @@ from bench.errors import BenchError
 from bench.spec import Spec, derive_seed, digest
 from bench.storage import cache
 from bench.suites.specify import specify
-from bench.training.session import Seen
+from bench.training.session import TrainingView
 from bench.training.skill import constants, skills
 from bench.tuning.space import space_of
 
@@ -91,7 +91,7 @@ class Study:
         after: Mapping[str, Any] | None = None,
     ) -> None:
         self.spec, self.search, self.storage = spec, search, storage
-        self.seen = Seen.of(load(folder))
+        self.seen = TrainingView.of(load(folder))
         self.before = dict(after["best"]["settings"]) if after else {}
         self.spent_before = (len(after["trials"]), after["seconds"]) if after else (0, 0.0)
         self.space = space_of(with_settings(spec, self.before), dict.fromkeys(fixed), self.seen, search.stage)

@@ -31,7 +31,7 @@ from bench.suites.specify import specify
 from bench.training import session
 from bench.training.contract import SMALL, tiny_language_model
 from bench.training.loop import fit
-from bench.training.session import Seen
+from bench.training.session import TrainingView
 from tests.support.command import Bench
 from tests.support.files import WRITTEN, write
 
@@ -174,11 +174,11 @@ def test_tables_are_read_and_shown_without_torch() -> None:
 def test_only_the_paper_protocol_selects_on_the_test_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """What training is given under each, and that nothing given under the clean one leads to a test part."""
     data = load(prepare("sim-news", SMALL))
-    given: list[Seen] = []
+    given: list[TrainingView] = []
     parts: list[tuple[Split, Split]] = []
     trained = session.trained
 
-    def spy(spec: Any, seen: Seen, *args: Any, **more: Any) -> Any:
+    def spy(spec: Any, seen: TrainingView, *args: Any, **more: Any) -> Any:
         given.append(seen)
         return trained(spec, seen, *args, **more)
 

@@ -20,11 +20,11 @@ from bench.execution import run
 from bench.storage import cache
 from bench.suites.specify import specify
 from bench.training import checkpoint, contract
-from bench.training.checkpoint import Keeper
+from bench.training.checkpoint import Checkpointer
 from bench.training.contract import small, tiny_language_model
 from bench.training.loop import Fit, fit
 from bench.training.predict import evaluate
-from bench.training.skill import kept_from
+from bench.training.skill import split_off_meta
 from methods._tuned import Tuned
 from methods.controller import Action
 from tests.support import command
@@ -38,7 +38,7 @@ class Cut(BaseException):
     """A process is killed."""
 
 
-class Killed(Keeper):
+class Killed(Checkpointer):
     """Keeps the state at one batch, or at the end, and is killed there."""
 
     def __init__(self, at: int, key: str = "test") -> None:
@@ -54,7 +54,7 @@ class Killed(Keeper):
         raise Cut
 
 
-class Disturbed(Keeper):
+class Disturbed(Checkpointer):
     """Goes on in a process with other random numbers."""
 
     def begin(self, method: Method) -> dict[str, Any] | None:
@@ -71,10 +71,10 @@ def clean() -> Iterator[None]:
         path.unlink()
 
 
-def learn(method: Method, data: Any, keeper: Keeper | None = None, **given: Any) -> Fit:
+def learn(method: Method, data: Any, checkpointer: Checkpointer | None = None, **given: Any) -> Fit:
     usual: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.01, "batch_size": SIZE, "epochs": EPOCHS, "patience": EPOCHS}
     usual |= {"seed": 0, "schedule": "cosine", "warmup": 0.1, "grad_clip": 1.0}
-    return fit(method, data.train, data.valid, **usual | given, keeper=keeper)
+    return fit(method, data.train, data.valid, **usual | given, checkpointer=checkpointer)
 
 
 def batches(split: Split) -> int:
@@ -130,7 +130,7 @@ def test_on_resume_of_auto_lambda() -> None:
         method.meta_share = 0.5
         return method
 
-    assert batches(kept_from(data.train, 0.5)[1]) > 2
+    assert batches(split_off_meta(data.train, 0.5)[1]) > 2
     assert_resumes(make, data)
 
 
@@ -198,9 +198,9 @@ def test_state_that_no_file_can_hold(
     """A line says which, and the training goes on without checkpoints; unless the class makes that state anew."""
     data = small("sim-news")
     monkeypatch.setattr(registry, "load_method", lambda name: cls)
-    keeper = Keeper("test", 1e-9, {})
-    learn(contract.make("odd", data.schema), data, keeper)
-    assert keeper.path.exists() == kept
+    checkpointer = Checkpointer("test", 1e-9, {})
+    learn(contract.make("odd", data.schema), data, checkpointer)
+    assert checkpointer.path.exists() == kept
     why = "attribute 'factors': list_iterator is no plain data; see Method.on_resume"
     assert capsys.readouterr().err == ("" if kept else f"bench: no checkpoints of test ({why})\n")
 
@@ -234,7 +234,7 @@ def test_a_useless_file_is_left_out_of_account(
     again = contract.make("shared_bottom", data.schema)
     step = again.step
     again.step = lambda *given: (steps.append(1), step(*given))[1]  # type: ignore[assignment, func-returns-value]
-    found = learn(again, data, Keeper("test", 1.0, belongs))
+    found = learn(again, data, Checkpointer("test", 1.0, belongs))
     assert capsys.readouterr().err == f"bench: {first.path} {why}; the run starts anew\n"
     assert len(steps) == batches(data.train) * EPOCHS and found.curve == wanted.curve
 
@@ -267,19 +267,19 @@ def test_every_training_of_a_run(
     for path in (cache.root() / "teachers").glob("*"):
         path.unlink()
     lives, steps = 0, [0]
-    usual = Keeper.keep
+    usual = Checkpointer.keep
 
-    def due(self: Keeper) -> bool:
+    def due(self: Checkpointer) -> bool:
         steps[0] += 1
         return steps[0] % 7 == 0
 
-    def keep(self: Keeper, *parts: Any, **loop: Any) -> None:
+    def keep(self: Checkpointer, *parts: Any, **loop: Any) -> None:
         usual(self, *parts, **loop)
         if loop["place"]["done"]:
             raise Cut
 
-    monkeypatch.setattr(Keeper, "due", due)
-    monkeypatch.setattr(Keeper, "keep", keep)
+    monkeypatch.setattr(Checkpointer, "due", due)
+    monkeypatch.setattr(Checkpointer, "keep", keep)
     files: set[str] = set()
     while True:
         lives += 1

@@ -18,7 +18,7 @@ from bench.suites.specify import specify
 from bench.training.contract import SMALL, make, small, tiny_language_model
 from bench.training.optimizer import optimizer_for
 from bench.training.predict import evaluate
-from bench.training.session import Seen, trained
+from bench.training.session import TrainingView, trained
 from tests.support import pretended
 
 METHODS = sorted(registry.methods())
@@ -40,7 +40,7 @@ def outcome(name: str, device: torch.device, **given: Any) -> tuple[list[dict[st
     if "lm" in settings:
         given["lm"] = tiny_language_model()
     spec = specify("sim-news", name, given=given, knobs=SMALL, budget=BUDGET)
-    method, done = trained(spec, Seen.of(data), device)
+    method, done = trained(spec, TrainingView.of(data), device)
     assert {t.device.type for t in [*method.parameters(), *method.buffers()]} <= {device.type}
     return done.curve, evaluate(method, data.test)
 

@@ -25,7 +25,7 @@ from bench.spec.settings import COMMON_SPACE
 from bench.storage.records import Store
 from bench.suites.specify import specify
 from bench.training.contract import tiny_language_model
-from bench.training.session import Seen
+from bench.training.session import TrainingView
 from bench.training.skill import constants
 from bench.tuning.propose import propose
 from bench.tuning.space import EQUAL, Space, _around, simplex, space_of
@@ -38,8 +38,8 @@ TASKS = ("click", "rec", "read_time", "rank", "interest")
 Refused = Callable[..., str]
 
 
-def small() -> Seen:
-    return Seen.of(load(prepare("sim-news", KNOBS)))
+def small() -> TrainingView:
+    return TrainingView.of(load(prepare("sim-news", KNOBS)))
 
 
 def space(method: str, **fixed: Any) -> Space:
