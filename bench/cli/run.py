@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from bench.execution.trackers import NAMES, Tracking
 if TYPE_CHECKING:
     import torch
 
-    from bench.execution.cluster import Cluster
+    from bench.execution.execute import Place
     from bench.spec import Spec
     from bench.storage.records import Store
 
@@ -98,40 +97,24 @@ def run(
         raise BenchError("--address is that of a Ray cluster: give --executor ray too")
     if trace and not profile:
         raise BenchError("--trace is that of a profile: give --profile too")
-    part, specs = shard_of(shard), specs_of(**plan)
-    costs: dict[str, dict[str, Any]] = {}
-    if tuned:
-        from bench.tuning import tune
-
-        specs, costs = tune.tuned(results, specs)
-    specs = specs[part]
+    specs, costs = _chosen(plan, shard, results if tuned else None)
 
     from bench.execution.execute import execute
-    from bench.execution.job import Limits
     from bench.execution.progress import progress
     from bench.machine.device import device_of
     from bench.machine.processes import joined
     from bench.storage.records import Store
     from bench.training.checkpoint import catch_sigterm
 
-    store, limits, former = Store(results), Limits(time_limit, memory_limit), catch_sigterm()
+    store, former = Store(results), catch_sigterm()
     with joined(device_of(device)) as own:
         try:
-            with cluster_of(executor, address) as cluster, progress(len(specs)) as shown:
+            place = _place(own, workers, (time_limit, memory_limit), executor, address, folder)
+            with progress(len(specs)) as shown:
                 outcome = execute(
-                    specs,
-                    store,
-                    shown,
-                    device=own,
-                    workers=workers,
-                    raw=folder,
-                    retry=retry,
-                    tuning=costs,
-                    limits=limits,
-                    cluster=cluster,
-                    checkpoint=checkpoint,
+                    specs, store, shown, place, raw=folder, retry=retry, costs=costs, checkpoint=checkpoint,
                     tracking=Tracking(trackers, results / "trackers"),
-                )
+                )  # fmt: skip
         finally:
             signal.signal(signal.SIGTERM, former)
         records = [r for s in specs if (r := store.get(s.to_dict(), s.key))]
@@ -146,13 +129,32 @@ def run(
     _fail_on(records)
 
 
-def cluster_of(executor: str, address: str | None) -> AbstractContextManager[Cluster | None]:
-    """The Ray cluster that runs are to be made on, if any; it is left with the context."""
+def _chosen(
+    plan: dict[str, Any], shard: str | None, results: Path | None
+) -> tuple[list[Spec], dict[str, dict[str, Any]]]:
+    """The specs of a shard, tuned if there are results with studies, and what it cost to tune each, by key."""
+    part, specs = shard_of(shard), specs_of(**plan)
+    costs: dict[str, dict[str, Any]] = {}
+    if results is not None:
+        from bench.tuning import tune
+
+        specs, costs = tune.tuned(results, specs)
+    return specs[part], costs
+
+
+def _place(
+    device: torch.device, workers: int, limits: tuple[float | None, float | None], executor: str, address: str | None,
+    raw: Path | None,
+) -> Place:  # fmt: skip
+    """Where the runs are made."""
+    from bench.execution.execute import Place
+    from bench.execution.job import Limits
+
     if executor != "ray":
-        return nullcontext()
+        return Place(device, workers, Limits(*limits))
     from bench.execution.cluster import Cluster
 
-    return Cluster(address)
+    return Place(device, workers, Limits(*limits), Cluster(address, device, raw, Limits(*limits)))
 
 
 def _profile(specs: list[Spec], store: Store, device: torch.device, raw: Path | None, trace: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bench import registry
-from bench.data.load import Data, load
+from bench.data.load import Data
 from bench.execution.audit import method_digest
 from bench.machine.provenance import code_version, environment
 from bench.spec import PAPER, Spec
@@ -40,7 +40,7 @@ def without_result(spec: Spec, data: Data, device: torch.device) -> dict[str, An
             for t in data.schema.tasks
         ],
         "metrics": None,
-        "references": _references(data.folder),
+        "references": _references(data),
         "curve": [],
         "best_epoch": {},
         "gates": {},
@@ -64,6 +64,5 @@ def fault(error: Exception) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=8)
-def _references(folder: Path) -> dict[str, Any]:
-    data = load(folder)
+def _references(data: Data) -> dict[str, Any]:
     return references(data.train, data.test, data.extra)

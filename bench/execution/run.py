@@ -1,17 +1,15 @@
-"""run(spec) -> record. An exception becomes a record with its status; it is never a number and never missing."""
+"""run(spec, data) -> record. An exception becomes a record with its status; it is never a number and never missing."""
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from bench.data.load import Data, load
-from bench.data.prepare import prepare
+from bench.data.load import Data
 from bench.errors import BenchError
 from bench.execution.record import fault, times, without_result
 from bench.machine.device import peak_mb, reset_peak
@@ -20,16 +18,17 @@ from bench.nn import Gate
 from bench.spec import Spec
 from bench.training.build import declines
 from bench.training.checkpoint import Checkpointer
+from bench.training.loop import EachEpoch, Report
 from bench.training.predict import Diverged, predict
 from bench.training.score import everything, score, whole
-from bench.training.session import PROTOCOLS, EachEpoch, Report, trained
+from bench.training.session import PROTOCOLS, trained
 
 
 def run(
     spec: Spec,
+    data: Data,
     *,
     device: torch.device,
-    folder: Path | None = None,
     report: Report = lambda line: None,
     checkpoint: float = 0.0,
     each_epoch: EachEpoch = lambda entry, skill: None,
@@ -37,11 +36,10 @@ def run(
     """Trains and evaluates. Returns the record, and the test predictions (empty unless the status is ok, and of a large
     test part).
 
-    folder: the prepared data set; by default it is prepared. checkpoint: minutes between two, 0 for none; to be removed
-    by ``bench.training.checkpoint.discard`` when the record is stored. each_epoch: see ``trained``. Raises BenchError
-    for what the user must mend (data that cannot be had); anything the method does wrong becomes the record's status.
+    data: what the spec's data set was prepared to. checkpoint: minutes between two, 0 for none; to be removed by
+    ``bench.training.checkpoint.discard`` when the record is stored. each_epoch: see ``trained``. Raises BenchError for
+    what the user must mend; anything the method does wrong becomes the record's status.
     """
-    data = load(folder or prepare(spec.dataset, spec.dataset_config))
     start = datetime.now(UTC)
     reset_peak(device)
     record = without_result(spec, data, device)
@@ -66,15 +64,19 @@ def run(
 
 
 def stopped(
-    spec: Spec, status: str, error: str, start: datetime, *, device: torch.device, folder: Path | None = None
+    spec: Spec, data: Data, status: str, error: str, start: datetime, *, device: torch.device
 ) -> dict[str, Any]:
-    """The record of a run that was stopped from outside and could not write its own; arguments as in ``run``."""
-    data = load(folder or prepare(spec.dataset, spec.dataset_config))
+    """The record of a run that was stopped from outside, at ``start`` begun, and could not write its own."""
     return without_result(spec, data, device) | {"status": status, "error": error} | times(start)
 
 
 def _train(
-    spec: Spec, data: Data, device: torch.device, report: Report, checkpointer: Checkpointer | None, each_epoch: EachEpoch
+    spec: Spec,
+    data: Data,
+    device: torch.device,
+    report: Report,
+    checkpointer: Checkpointer | None,
+    each_epoch: EachEpoch,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     seen = PROTOCOLS[spec.protocol](data)
     method, result = trained(spec, seen, device, report, each_epoch=each_epoch, checkpointer=checkpointer)

@@ -36,10 +36,11 @@ from torch.nn import functional as F
 
 from bench.api import Batch, Inputs, Schema
 from bench.data.tensors import Split
+from bench.spec.settings import SETTINGS
 
 HISTORY = ("crop", "mask", "reorder", "substitute")
 TEXT = ("token_dropout", "swap")
-NAMES = ("none", *HISTORY, "mixup", *TEXT)
+NAMES = SETTINGS["augment"].choices
 
 
 def make(name: str, rate: float, train: Split) -> Callable[[Batch], Batch]:

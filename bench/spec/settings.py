@@ -12,7 +12,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from bench.errors import BenchError, unknown
 
-_POSITIVE = ("must be positive", lambda value: value > 0)
+Allowed = tuple[str, Callable[[Any], bool]]
+_POSITIVE: Allowed = ("must be positive", lambda value: value > 0)
+_NOT_NEGATIVE: Allowed = ("must be at least 0", lambda value: value >= 0)
+_SHARE: Allowed = ("must be at least 0 and below 1", lambda value: 0 <= value < 1)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Setting:
     default: Any
     search: BaseDistribution | None = None
     choices: tuple[str, ...] = ()
-    allowed: tuple[str, Callable[[Any], bool]] | None = None
+    allowed: Allowed | None = None
     only_with: str = ""
 
     def check(self, key: str, value: Any) -> None:
@@ -54,10 +57,8 @@ SETTINGS: dict[str, Setting] = {
     "features": _named("concat", "dcn", "fm"),
     "norm": _named("none", "batch", "layer", "batch_fused", search=["none", "batch", "layer"]),  # the last is for speed
     "schedule": _named("constant", "cosine", "linear"),
-    "warmup": Setting(0.0, FloatDistribution(0.0, 0.2), allowed=("must be at least 0 and below 1", lambda v: 0 <= v < 1)),
-    "grad_clip": Setting(
-        0.0, CategoricalDistribution([0.0, 0.1, 1.0, 10.0]), allowed=("must be at least 0", lambda value: value >= 0)
-    ),
+    "warmup": Setting(0.0, FloatDistribution(0.0, 0.2), allowed=_SHARE),
+    "grad_clip": Setting(0.0, CategoricalDistribution([0.0, 0.1, 1.0, 10.0]), allowed=_NOT_NEGATIVE),
     "decay_embeddings": Setting(False, CategoricalDistribution([False, True])),
     "precision": _named("float32", "bfloat16", search=["float32"]),  # chosen for the hardware, not searched
     "balancer": Setting("uniform"),

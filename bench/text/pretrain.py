@@ -115,9 +115,7 @@ def pretrain(
     check_settings(objective, tokens, lr)
     if folder.exists():
         raise BenchError(f"{folder} exists; remove it, or choose another folder with --out")
-    texts = sorted(set(texts) - {""})
-    if len(texts) < 2:
-        raise BenchError(f"pretraining needs at least two different texts that are not empty, got {len(texts)}")
+    texts = _different(texts)
     set_up()
     device = torch.device(device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), cache.new_folder(folder) as made:
@@ -208,6 +206,14 @@ def _learn(
         **{name: {"before": before[name], "after": measure()} for name, measure in measures.items()},
         "curve": curve,
     }
+
+
+def _different(texts: Sequence[str]) -> list[str]:
+    """The texts that are not empty, each once. Raises BenchError if there are too few."""
+    found = sorted(set(texts) - {""})
+    if len(found) < 2:
+        raise BenchError(f"pretraining needs at least two different texts that are not empty, got {len(found)}")
+    return found
 
 
 def _train(

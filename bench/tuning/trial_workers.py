@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bench import registry
 from bench.errors import BenchError
-from bench.execution.children import begin, start
+from bench.execution.children import set_up_child, start_child
 from bench.execution.progress import Progress, Silent
 from bench.storage import cache
 from bench.tuning.propose import propose
@@ -171,7 +171,7 @@ def work_in_processes(
 
     def started(name: str) -> Any:
         process = context.Process(target=_worker_process, args=(make, registry.plugins(), budget, device, name))
-        start(process)
+        start_child(process)
         return process
 
     names = [uuid.uuid4().hex for _ in range(workers)]
@@ -211,7 +211,7 @@ def _let_go(opened: optuna.Study, names: Sequence[str]) -> None:
 def _worker_process(
     make: Callable[[], Study], plugins: Sequence[Path], budget: Budget, device: torch.device, name: str
 ) -> None:
-    begin(plugins)
+    set_up_child(plugins)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = make()
     work(study, study.opened(), budget, device, Silent(None), name)

@@ -30,6 +30,7 @@ from bench.training import contract
 from bench.training.contract import make, small
 from bench.training.loop import fit
 from bench.training.predict import evaluate
+from bench.training.recipe import Recipe
 from bench.training.session import trained
 from tests.support.command import SMALL, Bench, Plugin
 
@@ -144,7 +145,7 @@ def test_single_task_models_share_nothing() -> None:
     data, watch = small("sim-news"), Watch()
     method = make("single_task", data.schema)
     with watched(method, watch):
-        fit(method, data.train, data.valid, lr=1e-2, weight_decay=0.0, batch_size=512, epochs=1, patience=1, seed=0)
+        fit(method, data.train, data.valid, Recipe(lr=1e-2, weight_decay=0.0, batch_size=512, epochs=1, patience=1))
     found = watch.summary()
     assert np.all(np.array(found["affinity"]["mean"]) == 0)
     assert found["cosine"] == {}
@@ -159,7 +160,7 @@ def news() -> tuple[Method, Any]:
     data = small("sim-news")
     torch.manual_seed(0)
     method = make("mmoe", data.schema)
-    fit(method, data.train, data.valid, lr=1e-2, weight_decay=0.0, batch_size=256, epochs=4, patience=4, seed=0)
+    fit(method, data.train, data.valid, Recipe(lr=1e-2, weight_decay=0.0, batch_size=256, epochs=4, patience=4))
     return method, data
 
 

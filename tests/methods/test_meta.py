@@ -22,6 +22,7 @@ from bench.training import contract, loop
 from bench.training.contract import SMALL, small, tiny_language_model
 from bench.training.loop import Fit
 from bench.training.optimizer import optimizer_for
+from bench.training.recipe import Recipe
 from methods.auto_lambda import AutoLambda
 from methods.controller import FASTER, LANGUAGE_MODEL, SGD, SGD_RATE, SLOWER, TRUNK, Action, Controller
 
@@ -182,8 +183,8 @@ def test_auto_lambda_weighs_the_task_that_helps() -> None:
 
 def fit(method: Method, **given: Any) -> Fit:
     data = small("sim-news")
-    settings = {"lr": 0.01, "weight_decay": 0.0, "batch_size": 256, "epochs": 3, "patience": 99, "seed": 0, **given}
-    return loop.fit(method, settings.pop("train", data.train), settings.pop("valid", data.valid), **settings)
+    settings = {"lr": 0.01, "weight_decay": 0.0, "batch_size": 256, "epochs": 3, "patience": 99, **given}
+    return loop.fit(method, settings.pop("train", data.train), settings.pop("valid", data.valid), Recipe(**settings))
 
 
 @pytest.mark.parametrize("name", ["auto_lambda", "controller"])

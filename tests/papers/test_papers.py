@@ -182,9 +182,9 @@ def test_only_the_paper_protocol_selects_on_the_test_part(monkeypatch: pytest.Mo
         given.append(seen)
         return trained(spec, seen, *args, **more)
 
-    def fitting(method: Any, train: Split, valid: Split, **more: Any) -> Any:
+    def fitting(method: Any, train: Split, valid: Split, recipe: Any, **more: Any) -> Any:
         parts.append((train, valid))
-        return fit(method, train, valid, **more)
+        return fit(method, train, valid, recipe, **more)
 
     monkeypatch.setattr("bench.execution.run.trained", spy)
     monkeypatch.setattr("bench.training.session.fit", fitting)

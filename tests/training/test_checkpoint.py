@@ -24,6 +24,7 @@ from bench.training.checkpoint import Checkpointer
 from bench.training.contract import small, tiny_language_model
 from bench.training.loop import Fit, fit
 from bench.training.predict import evaluate
+from bench.training.recipe import Recipe
 from bench.training.skill import split_off_meta
 from methods._tuned import Tuned
 from methods.controller import Action
@@ -49,8 +50,8 @@ class Killed(Checkpointer):
         self.batch += 1
         return self.batch == self.at
 
-    def keep(self, *given: Any, **loop: Any) -> None:
-        super().keep(*given, **loop)
+    def keep(self, *given: Any) -> None:
+        super().keep(*given)
         raise Cut
 
 
@@ -74,7 +75,7 @@ def clean() -> Iterator[None]:
 def learn(method: Method, data: Any, checkpointer: Checkpointer | None = None, **given: Any) -> Fit:
     usual: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.01, "batch_size": SIZE, "epochs": EPOCHS, "patience": EPOCHS}
     usual |= {"seed": 0, "schedule": "cosine", "warmup": 0.1, "grad_clip": 1.0}
-    return fit(method, data.train, data.valid, **usual | given, checkpointer=checkpointer)
+    return fit(method, data.train, data.valid, Recipe(**usual | given), checkpointer=checkpointer)
 
 
 def batches(split: Split) -> int:
@@ -239,11 +240,11 @@ def test_a_useless_file_is_left_out_of_account(
     assert len(steps) == batches(data.train) * EPOCHS and found.curve == wanted.curve
 
 
-# A run has several trainings where it learns from a teacher, or from rehearsals. (method, settings, kinds of files)
+# A run has several trainings where it learns from a teacher, or from pilot runs. (method, settings, kinds of files)
 STAGES = [
     ("shared_bottom", {"balancer": "frozen_average"}, {"", "-balancer"}),
     pytest.param(
-        "controller", {"control": "random"}, {"", "-rehearsal0", "-rehearsal1"}, marks=pytest.mark.slow, id="controller"
+        "controller", {"control": "random"}, {"", "-pilot0", "-pilot1"}, marks=pytest.mark.slow, id="controller"
     ),
     pytest.param("distill", {"teacher": "lora"}, {"", "-teacher"}, marks=pytest.mark.slow, id="distill"),
 ]
@@ -273,9 +274,9 @@ def test_every_training_of_a_run(
         steps[0] += 1
         return steps[0] % 7 == 0
 
-    def keep(self: Checkpointer, *parts: Any, **loop: Any) -> None:
-        usual(self, *parts, **loop)
-        if loop["place"]["done"]:
+    def keep(self: Checkpointer, method: Method, optimizer: torch.optim.Optimizer, loop: Any) -> None:
+        usual(self, method, optimizer, loop)
+        if loop.batches:
             raise Cut
 
     monkeypatch.setattr(Checkpointer, "due", due)

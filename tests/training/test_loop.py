@@ -40,6 +40,7 @@ from bench.training.contract import (
 from bench.training.loop import Fit, fit
 from bench.training.optimizer import optimizer_for
 from bench.training.predict import EVALUATION_ROWS, Diverged
+from bench.training.recipe import Recipe
 from bench.training.skill import mean_skill
 
 NAN = math.nan
@@ -241,7 +242,7 @@ def run_script(
     monkeypatch.setattr("bench.training.predict.score", scored)
     monkeypatch.setattr("bench.training.skill.chance", lambda a, b: {t.name: 0.5 for t in data.schema.tasks})
     done = fit(
-        method, data.train, data.valid, lr=0.1, weight_decay=0.0, batch_size=64, epochs=6, patience=patience, seed=0
+        method, data.train, data.valid, Recipe(lr=0.1, weight_decay=0.0, batch_size=64, epochs=6, patience=patience)
     )
     return method, done
 
@@ -281,7 +282,7 @@ def test_divergence_is_an_outcome() -> None:
     data = small("sim-news")
     method = make("shared_bottom", data.schema)
     with pytest.raises(Diverged, match="finite"):
-        fit(method, data.train, data.valid, lr=1e30, weight_decay=0.0, batch_size=64, epochs=3, patience=3, seed=0)
+        fit(method, data.train, data.valid, Recipe(lr=1e30, weight_decay=0.0, batch_size=64, epochs=3, patience=3))
 
 
 def test_weight_decay_spares_biases_and_embeddings() -> None:
@@ -546,7 +547,7 @@ def test_a_norm_stands_behind_every_linear_layer_of_an_mlp() -> None:
 
 def fit_once(method: Method, data: Data, **given: Any) -> Fit:
     usual = {"lr": 0.01, "weight_decay": 0.0, "batch_size": 256, "epochs": 1, "patience": 9, "seed": 0}
-    return fit(method, data.train, data.valid, **usual | given)
+    return fit(method, data.train, data.valid, Recipe(**usual | given))
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
