@@ -13,9 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bench.errors import BenchError
 from bench.execution.record import fault
+from bench.training.loop import Report
 from bench.training.predict import Diverged, predict
 from bench.training.score import score
-from bench.training.session import Report, trained
+from bench.training.session import trained
 from bench.training.skill import skills
 from bench.tuning.study import Study, known_to, with_settings
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from baselines.balancers._gradient import GradientBalancer
 from bench import api, registry
 from bench.errors import BenchError
-from bench.execution.run import run
 from bench.spec.settings import own_settings
 from bench.suites.specify import specify
 from bench.training import contract
 from bench.training.contract import SMALL, small
 from bench.training.optimizer import optimizer_for
+from tests.support.runs import made
 
 BALANCERS = sorted(registry.entries("balancers"))
 ON_GRADIENTS = [n for n in BALANCERS if issubclass(registry.load_balancer(n), GradientBalancer)]
@@ -576,7 +576,7 @@ def train(balancer: str, **given: Any) -> dict[str, Any]:
         seed=1,
         budget={"epochs": 3, "patience": 3},
     )
-    record, _ = run(spec, device=torch.device("cpu"))
+    record, _ = made(spec)
     assert record["status"] == "ok", record["error"]
     return record
 

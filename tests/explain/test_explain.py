@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Batch, Method, Schema, Task
-from bench.execution import run
 from bench.explain import report
 from bench.explain.attribute import deletion, integrated_gradients, masked, rank_correlation, shuffled
 from bench.explain.measure import attributions, explain
@@ -33,6 +32,7 @@ from bench.training.predict import evaluate
 from bench.training.recipe import Recipe
 from bench.training.session import trained
 from tests.support.command import SMALL, Bench, Plugin
+from tests.support.runs import data_of, made
 
 CPU = torch.device("cpu")
 SPEC: dict[str, Any] = {
@@ -435,13 +435,13 @@ def test_the_simulated_truth_keeps_the_rules_of_the_shop() -> None:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    return explain(specify(**SPEC), device=CPU)
+    return explain(spec := specify(**SPEC), data_of(spec), device=CPU)
 
 
 def test_the_run_is_the_one_that_bench_run_makes(found: dict[str, Any]) -> None:
     """Same key; the validation metrics and gates of its record, bit for bit."""
     spec = specify(**SPEC)
-    record, _ = run.run(spec, device=CPU)
+    record, _ = made(spec)
     assert found["key"] == record["key"]
     assert found["metrics"] == record["metrics"]["valid"]
     assert {name: gate["usage"] for name, gate in found["gates"].items()} == {
@@ -455,7 +455,7 @@ def test_the_test_part_is_never_read(monkeypatch: pytest.MonkeyPatch, found: dic
     whole = module.load
     monkeypatch.setattr(module, "load", lambda folder: replace(whole(folder), test=None, extra=None))
     spec = specify(**SPEC)
-    assert explain(spec, device=CPU) == found
+    assert explain(spec, data_of(spec), device=CPU) == found
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from baselines.metaheac import halves
 from bench.api import Batch, Method, Task
 from bench.data.tensors import Split
-from bench.execution.run import run
 from bench.suites.specify import specify
 from bench.training import contract, loop
 from bench.training.contract import SMALL, small, tiny_language_model
@@ -25,6 +24,7 @@ from bench.training.optimizer import optimizer_for
 from bench.training.recipe import Recipe
 from methods.auto_lambda import AutoLambda
 from methods.controller import FASTER, LANGUAGE_MODEL, SGD, SGD_RATE, SLOWER, TRUNK, Action, Controller
+from tests.support.runs import made
 
 STILL = {"trunk.dropout": 0.0, "id_dropout": 0.0, "texts": 0}
 LR = 0.05
@@ -436,10 +436,10 @@ def test_replay_follows_the_mean_schedule_and_reads_nothing() -> None:
 def test_the_record_has_the_decisions(control: str) -> None:
     given = {"lm": tiny_language_model(), "control": control}
     spec = specify("sim-news", "controller", given=given, knobs=SMALL, budget={"epochs": 2, "patience": 2})
-    record, _ = run(spec, device=torch.device("cpu"))
+    record, _ = made(spec)
     assert record["status"] == "ok", record["error"]
     assert [d["epoch"] for d in record["decisions"]] == [1, 2]
     words = {"metrics": "", "random": "drawn from 4 epochs", "replay": "mean of the first trainings"}
     assert all(words[control] in d["why"] for d in record["decisions"])
-    again, _ = run(spec, device=torch.device("cpu"))
+    again, _ = made(spec)
     assert again["decisions"] == record["decisions"] and again["metrics"] == record["metrics"]

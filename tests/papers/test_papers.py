@@ -189,7 +189,7 @@ def test_only_the_paper_protocol_selects_on_the_test_part(monkeypatch: pytest.Mo
     monkeypatch.setattr("bench.execution.run.trained", spy)
     monkeypatch.setattr("bench.training.session.fit", fitting)
     spec = specify("sim-news", "shared_bottom", knobs=SMALL, budget={"epochs": 2, "patience": 1})
-    records = {p: run.run(replace(spec, protocol=p), device=CPU, folder=data.folder)[0] for p in (CLEAN, PAPER)}
+    records = {p: run.run(replace(spec, protocol=p), data, device=CPU)[0] for p in (CLEAN, PAPER)}
     assert [seen.valid.name for seen in given] == ["valid", "test"]
     assert [(train.name, valid.name) for train, valid in parts] == [("train", "valid"), ("train", "test")]
     assert set(vars(given[0])) == {"schema", "train", "valid", "meta"}

@@ -16,7 +16,6 @@ import torch
 from bench import registry
 from bench.api import Method
 from bench.data.tensors import Split
-from bench.execution import run
 from bench.storage import cache
 from bench.suites.specify import specify
 from bench.training import checkpoint, contract
@@ -30,6 +29,7 @@ from methods._tuned import Tuned
 from methods.controller import Action
 from tests.support import command
 from tests.support.command import SMALL, Bench, Plugin, Start
+from tests.support.runs import made
 
 EPOCHS, SIZE = 3, 256
 Records = Callable[[Path], dict[str, Any]]
@@ -263,7 +263,7 @@ def test_every_training_of_a_run(
     spec = specify(
         "sim-news", method, given=given | {"batch_size": SIZE}, knobs=knobs, budget={"epochs": 2, "patience": 2}
     )
-    whole, _ = run.run(spec, device=torch.device("cpu"))
+    whole, _ = made(spec)
     assert whole["status"] == "ok", whole["error"]
     for path in (cache.root() / "teachers").glob("*"):
         path.unlink()
@@ -286,7 +286,7 @@ def test_every_training_of_a_run(
         lives += 1
         assert lives < 50
         try:
-            found, _ = run.run(spec, device=torch.device("cpu"), checkpoint=1.0)
+            found, _ = made(spec, checkpoint=1.0)
             break
         except Cut:
             files |= {p.stem.removeprefix(spec.key) for p in (cache.root() / "checkpoints").glob("*.safetensors")}

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from bench import metrics, registry
 from bench.api import Batch, Items, Method, Task, group_softmax_loss, task_loss
 from bench.data.load import Data
-from bench.execution.run import run
 from bench.nn import BatchNorm, Dropout, Gate, HistoryAttention, base_rate, mlp, mlps
 from bench.nn.features import FeatureInputs
 from bench.nn.norms import FusedLayer
@@ -42,6 +41,7 @@ from bench.training.optimizer import optimizer_for
 from bench.training.predict import EVALUATION_ROWS, Diverged
 from bench.training.recipe import Recipe
 from bench.training.skill import mean_skill
+from tests.support.runs import made
 
 NAN = math.nan
 
@@ -688,7 +688,7 @@ def test_gates_tell_their_shares_and_their_dead() -> None:
 def test_the_record_has_the_gates_of_the_validation_part() -> None:
     given = {"knobs": SMALL, "budget": {"epochs": 1, "patience": 1}}
     spec = specify("sim-news", "mmoe", **given)
-    record, _ = run(spec, device=torch.device("cpu"))
+    record, _ = made(spec)
     data = small("sim-news")
     assert set(record["gates"]) == {f"gates.{t.name}" for t in data.schema.tasks}
     torch.manual_seed(derive_seed("weights", 0))
@@ -702,5 +702,5 @@ def test_the_record_has_the_gates_of_the_validation_part() -> None:
         usage = method.get_submodule(path).usage
         assert found["usage"] == pytest.approx((usage / usage.sum()).tolist(), rel=1e-4)
         assert found["dead"] == sum(share < 0.1 / 4 for share in found["usage"]) / 4
-    ungated, _ = run(specify("sim-news", "shared_bottom", **given), device=torch.device("cpu"))
+    ungated, _ = made(specify("sim-news", "shared_bottom", **given))
     assert ungated["gates"] == {}
