@@ -34,26 +34,17 @@ if TYPE_CHECKING:
     help="Runs at a time on the CPU, one thread each.",
 )  # fmt: skip
 @click.option(
-    "--executor",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
+    "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True,
     help="Run in processes of this machine, or on a Ray cluster.",
-)
+)  # fmt: skip
 @click.option(
     "--address", metavar="HOST:PORT", help="Of the Ray cluster (default: $RAY_ADDRESS, or one on this machine)."
 )
 @click.option(
-    "--time-limit",
-    type=click.FloatRange(0, min_open=True),
-    metavar="SECONDS",
-    help="Stop a run that takes longer.",
+    "--time-limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Stop a run that takes longer."
 )
 @click.option(
-    "--memory-limit",
-    type=click.FloatRange(0, min_open=True),
-    metavar="GB",
-    help="Stop a run that takes more memory.",
+    "--memory-limit", type=click.FloatRange(0, min_open=True), metavar="GB", help="Stop a run that takes more memory."
 )
 @click.option("--shard", metavar="I/N", help="Only every N-th run, from the I-th: one of N jobs that share the work.")
 @tuned_option

@@ -25,7 +25,6 @@ from bench.spec import Spec
 
 ENDING_S, KEEPING_S = 10, 60
 
-
 WATCH_S = 0.05  # how often resident memory is looked at, where it is limited
 
 

@@ -32,7 +32,6 @@ from bench.training.recipe import Recipe
 # Small simulated task sets that between them have every kind, scope and sample space: a funnel, ratings, news.
 TASK_SETS = ("sim-shop", "sim-video", "sim-news")
 
-
 SMALL = {"users": 40, "items": 100, "groups": 200}
 
 

@@ -100,8 +100,8 @@ def fit(
     method.on_start(train)
     if not any(p.requires_grad for p in method.parameters()):
         return Fit(seconds=time.perf_counter() - start)
-    training = _Training(method, train, valid, recipe, checkpointer, start)
-    training.resume()
+    training = _Training(method, train, valid, recipe, checkpointer)
+    training.resume(start)
     while training.state.epoch <= recipe.epochs:
         training.train_epoch()
         training.end_epoch(report, each_epoch)
@@ -112,16 +112,10 @@ class _Training:
     """A training under way: what it works with, and its ``state``."""
 
     def __init__(
-        self,
-        method: Method,
-        train: Split,
-        valid: Split,
-        recipe: Recipe,
-        checkpointer: Checkpointer | None,
-        start: float,
+        self, method: Method, train: Split, valid: Split, recipe: Recipe, checkpointer: Checkpointer | None
     ) -> None:
-        self.method, self.recipe, self.checkpointer, self.start = method, recipe, checkpointer, start
-        self.parts = method.parts()
+        self.method, self.recipe, self.checkpointer, self.parts = method, recipe, checkpointer, method.parts()
+        self.rates = recipe.lr, recipe.weight_decay, recipe.decay_embeddings
         device = next(method.parameters()).device
         self.optimizer, self.kind = self._new_optimizer(), method.optimizer
         self.steps_in_all = recipe.epochs * math.ceil(train.rows / recipe.batch_size)
@@ -134,8 +128,9 @@ class _Training:
         zeros = torch.zeros(len(method.tasks), device=device)
         self.state = State(self.generator.get_state(), zeros, zeros.clone(), [Best() for _ in self.parts])
 
-    def resume(self) -> None:
-        """Goes on from a checkpoint, if there is one."""
+    def resume(self, start: float) -> None:
+        """Goes on from a checkpoint, if there is one. start: when this training began."""
+        self.start = start
         if self.checkpointer is None or (saved := self.checkpointer.begin(self.method)) is None:
             return
         self.state = saved["loop"]
@@ -204,15 +199,12 @@ class _Training:
         if method.balancer is not None:
             method.balancer.on_epoch(epoch, losses, primary)
         if method.optimizer is self.kind:
-            regroup(self.optimizer, groups_of(method, *self._rates()))
+            regroup(self.optimizer, groups_of(method, *self.rates))
         else:
             self.optimizer, self.kind = self._new_optimizer(), method.optimizer
 
-    def _rates(self) -> tuple[float, float, bool]:
-        return self.recipe.lr, self.recipe.weight_decay, self.recipe.decay_embeddings
-
     def _new_optimizer(self) -> torch.optim.Optimizer:
-        made = optimizer_for(self.method, *self._rates())
+        made = optimizer_for(self.method, *self.rates)
         if several():
             made.register_step_pre_hook(average)
         if self.recipe.grad_clip > 0:

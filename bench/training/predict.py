@@ -16,7 +16,6 @@ from bench.training.score import Predictions, Scores, score
 
 EVALUATION_ROWS = 16384
 
-
 # What such a batch has in the layers of a wide network is more than a processor's cache holds. For the other norms the
 # number stays what it was at the first records: a product of another number of rows may round in another way.
 FUSED_ROWS = 2048

@@ -53,7 +53,6 @@ class TrainingView:
 
 PROTOCOLS: dict[str, Callable[[Data], TrainingView]] = {CLEAN: TrainingView.of, PAPER: TrainingView.published}
 
-
 Watch = Callable[[Method], AbstractContextManager[Any]]
 
 

@@ -29,9 +29,7 @@ from bench.tuning.trial import ending_of, job_name, tried
 
 POLL_S = 0.5
 
-
 BEAT_S, SILENCE_S = 10.0, 60.0  # a worker's sign of life; after how long without one its trial goes to another
-
 
 LIVES = 5  # a trial whose process dies that often is a failure
 
