@@ -10,6 +10,10 @@ class BenchError(Exception):
     """Bad input. The message names the file, column or value, and what to do next."""
 
 
+class Diverged(ValueError):
+    """A loss or a prediction is not finite."""
+
+
 class Terminated(SystemExit):
     """SIGTERM has come, and what could be kept has been: the process ends with code 143."""
 

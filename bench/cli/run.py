@@ -21,7 +21,6 @@ from bench.execution.trackers import NAMES, Tracking
 if TYPE_CHECKING:
     import torch
 
-    from bench.execution.execute import Place
     from bench.spec import Spec
     from bench.storage.records import Store
 
@@ -90,7 +89,8 @@ def run(
         raise BenchError("--trace is that of a profile: give --profile too")
     specs, costs = _chosen(plan, shard, results if tuned else None)
 
-    from bench.execution.execute import execute
+    from bench.execution.execute import Place, execute
+    from bench.execution.job import Limits
     from bench.execution.progress import progress
     from bench.machine.device import device_of
     from bench.machine.processes import joined
@@ -100,11 +100,15 @@ def run(
     store, former = Store(results), catch_sigterm()
     with joined(device_of(device)) as own:
         try:
-            place = _place(own, workers, (time_limit, memory_limit), executor, address, folder)
+            limits, cluster = Limits(time_limit, memory_limit), None
+            if executor == "ray":
+                from bench.execution.cluster import Cluster
+
+                cluster = Cluster(address, own, folder, limits)
             with progress(len(specs)) as shown:
                 outcome = execute(
-                    specs, store, shown, place, raw=folder, retry=retry, costs=costs, checkpoint=checkpoint,
-                    tracking=Tracking(trackers, results / "trackers"),
+                    specs, store, shown, Place(own, workers, limits, cluster), raw=folder, retry=retry, costs=costs,
+                    checkpoint=checkpoint, tracking=Tracking(trackers, results / "trackers"),
                 )  # fmt: skip
         finally:
             signal.signal(signal.SIGTERM, former)
@@ -131,21 +135,6 @@ def _chosen(
 
         specs, costs = tune.tuned(results, specs)
     return specs[part], costs
-
-
-def _place(
-    device: torch.device, workers: int, limits: tuple[float | None, float | None], executor: str, address: str | None,
-    raw: Path | None,
-) -> Place:  # fmt: skip
-    """Where the runs are made."""
-    from bench.execution.execute import Place
-    from bench.execution.job import Limits
-
-    if executor != "ray":
-        return Place(device, workers, Limits(*limits))
-    from bench.execution.cluster import Cluster
-
-    return Place(device, workers, Limits(*limits), Cluster(address, device, raw, Limits(*limits)))
 
 
 def _profile(specs: list[Spec], store: Store, device: torch.device, raw: Path | None, trace: bool) -> None:

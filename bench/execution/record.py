@@ -12,11 +12,11 @@ import torch
 
 from bench import registry
 from bench.data.load import Data
+from bench.errors import Diverged
 from bench.execution.audit import method_digest
 from bench.machine.provenance import code_version, environment
 from bench.spec import PAPER, Spec
 from bench.storage.reading import SCHEMA
-from bench.training.predict import Diverged
 from bench.training.score import references
 
 

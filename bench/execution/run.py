@@ -19,7 +19,7 @@ from bench.spec import Spec
 from bench.training.build import declines
 from bench.training.checkpoint import Checkpointer
 from bench.training.loop import EachEpoch, Report
-from bench.training.predict import Diverged, predict
+from bench.training.predict import predict
 from bench.training.score import everything, score, whole
 from bench.training.session import PROTOCOLS, trained
 
@@ -82,16 +82,13 @@ def _train(
     method, result = trained(spec, seen, device, report, each_epoch=each_epoch, checkpointer=checkpointer)
     begin = time.perf_counter()
     predictions = predict(method, data.test)
-    try:
-        measured = everything(data.test, predictions)
-        for part in data.extra:
-            measured["slices"][part.name] = whole(part, predict(method, part))
-        gates = {name: m for name, m in method.named_modules() if isinstance(m, Gate)}
-        for gate in gates.values():
-            gate.get_buffer("usage").zero_()  # what is recorded is of the validation part alone
-        valid = score(data.valid, predict(method, data.valid))
-    except ValueError as error:
-        raise Diverged(str(error)) from error
+    measured = everything(data.test, predictions)
+    for part in data.extra:
+        measured["slices"][part.name] = whole(part, predict(method, part))
+    gates = {name: m for name, m in method.named_modules() if isinstance(m, Gate)}
+    for gate in gates.values():
+        gate.get_buffer("usage").zero_()  # what is recorded is of the validation part alone
+    valid = score(data.valid, predict(method, data.valid))
     seconds = time.perf_counter() - begin
     parameters = list(method.parameters())
     cost = {

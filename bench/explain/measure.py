@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.api import Method
 from bench.data.load import Data
 from bench.data.tensors import Split
-from bench.errors import BenchError
+from bench.errors import BenchError, Diverged
 from bench.explain.attribute import CHANGED, Masked, deletion, integrated_gradients, masked, rank_correlation, shuffled
 from bench.explain.outputs import consistency, transparent
 from bench.explain.watch import Watch, watched
@@ -21,7 +21,7 @@ from bench.nn import Gate
 from bench.spec import Spec, derive_seed
 from bench.training.build import declines
 from bench.training.loop import Report
-from bench.training.predict import Diverged, evaluate
+from bench.training.predict import evaluate
 from bench.training.score import score
 from bench.training.session import TrainingView, trained
 
@@ -55,12 +55,8 @@ def on_validation(method: Method, train: Split, valid: Split, seed: int) -> dict
     for gate in gates.values():
         gate.get_buffer("usage").zero_()
     predictions = evaluate(method, valid)
-    try:
-        metrics = score(valid, predictions)
-    except ValueError as error:
-        raise Diverged(str(error)) from error
     return {
-        "metrics": metrics,
+        "metrics": score(valid, predictions),
         "gates": {name: _mixture(gate) for name, gate in gates.items() if gate.utilisation()},
         "transparent": transparent(valid, predictions),
         "consistency": consistency(train, valid, predictions),

@@ -244,8 +244,8 @@ def _train(
         steps += 1
         if seen * POINTS >= (len(curve) + 1) * budget:
             curve.append({"tokens": seen, **{name: total / steps for name, total in losses.items()}})
-            told = "  ".join(f"{name} {total / steps:.3f}" for name, total in losses.items())
-            report(f"{min(seen, budget):,} of {budget:,} tokens  {told}")
+            means = "  ".join(f"{name} {total / steps:.3f}" for name, total in losses.items())
+            report(f"{min(seen, budget):,} of {budget:,} tokens  {means}")
             if not all(torch.tensor(list(losses.values())).isfinite()):
                 raise FloatingPointError(f"the loss of pretraining is not finite within {seen:,} tokens; lower its lr")
             losses, steps = dict.fromkeys(tasks, 0.0), 0

@@ -15,15 +15,16 @@ from torch import Tensor, nn
 
 from bench.api import Method, several
 from bench.data.tensors import Split
+from bench.errors import Diverged
 from bench.machine.processes import average, draw_apart, share
 from bench.nn.augment import make as augmentation
 from bench.nn.schedule import rate
 from bench.spec import derive_seed
 from bench.training.checkpoint import Checkpointer
 from bench.training.optimizer import clip_gradients, groups_of, optimizer_for, regroup
-from bench.training.predict import Diverged, finite_score, predict
+from bench.training.predict import predict
 from bench.training.recipe import Recipe
-from bench.training.score import Scores
+from bench.training.score import Scores, score
 from bench.training.skill import constants, mean_skill, on_meta, split_off_meta
 from bench.training.snapshot import restore_training
 
@@ -163,7 +164,7 @@ class _Training:
         if not losses.isfinite().all():
             raise Diverged(f"training loss is not finite in epoch {epoch}")
         state.rows += self.train.rows
-        scores = finite_score(self.valid, predict(method, self.valid_on_device), primary_only=True)
+        scores = score(self.valid, predict(method, self.valid_on_device), primary_only=True)
         primary = {t.name: scores[t.name][t.metrics[0]] for t in method.tasks}
         state.curve.append({"epoch": epoch, "loss": self._by_task(losses), "valid": primary})
         if method.balancer is not None and method.balancer.weights is not None:

@@ -15,7 +15,7 @@ import torch
 from bench.api import Method, Schema
 from bench.data.load import Data
 from bench.data.tensors import Split
-from bench.errors import BenchError
+from bench.errors import BenchError, Diverged
 from bench.machine.device import set_up
 from bench.machine.processes import check
 from bench.spec import CLEAN, PAPER, Spec, config, derive_seed, digest
@@ -24,7 +24,6 @@ from bench.storage.atomic import write_atomically
 from bench.training.build import build
 from bench.training.checkpoint import Checkpointer
 from bench.training.loop import EachEpoch, Fit, Report, fit
-from bench.training.predict import Diverged
 from bench.training.recipe import Recipe
 from bench.training.skill import constants, on_meta, split_off_meta
 

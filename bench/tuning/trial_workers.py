@@ -25,7 +25,7 @@ from bench.execution.progress import Progress, Silent
 from bench.storage import cache
 from bench.tuning.propose import propose
 from bench.tuning.study import FINISHED, Budget, Study, known_to
-from bench.tuning.trial import ending_of, job_name, tried
+from bench.tuning.trial import ending_of, job_name, make_trial
 
 POLL_S = 0.5
 
@@ -42,7 +42,7 @@ def work(
         while (trial := worker.next(budget)) is not None:
             progress.begin(job := job_name(study, trial.number))
             with worker.alive(trial):
-                ending = tried(study, opened, trial, device, progress.note)
+                ending = make_trial(study, opened, trial, device, progress.note)
             progress.end(job, ending)
 
 

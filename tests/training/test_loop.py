@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from bench import metrics, registry
 from bench.api import Batch, Items, Method, Task, group_softmax_loss, task_loss
 from bench.data.load import Data
+from bench.errors import Diverged
 from bench.nn import BatchNorm, Dropout, Gate, HistoryAttention, base_rate, mlp, mlps
 from bench.nn.features import FeatureInputs
 from bench.nn.norms import FusedLayer
@@ -38,7 +39,7 @@ from bench.training.contract import (
 )
 from bench.training.loop import Fit, fit
 from bench.training.optimizer import optimizer_for
-from bench.training.predict import EVALUATION_ROWS, Diverged
+from bench.training.predict import EVALUATION_ROWS
 from bench.training.recipe import Recipe
 from bench.training.skill import mean_skill
 from tests.support.runs import made
