@@ -21,6 +21,7 @@ from bench.execution.trackers import NAMES, Tracking
 if TYPE_CHECKING:
     import torch
 
+    from bench.execution.job import Executor, Limits
     from bench.spec import Spec
     from bench.storage.records import Store
 
@@ -100,11 +101,8 @@ def run(
     store, former = Store(results), catch_sigterm()
     with joined(device_of(device)) as own:
         try:
-            limits, cluster = Limits(time_limit, memory_limit), None
-            if executor == "ray":
-                from bench.execution.cluster import Cluster
-
-                cluster = Cluster(address, own, folder, limits)
+            limits = Limits(time_limit, memory_limit)
+            cluster = _cluster(address, own, folder, limits) if executor == "ray" else None
             with progress(len(specs)) as shown:
                 outcome = execute(
                     specs, store, shown, Place(own, workers, limits, cluster), raw=folder, retry=retry, costs=costs,
@@ -135,6 +133,12 @@ def _chosen(
 
         specs, costs = tune.tuned(results, specs)
     return specs[part], costs
+
+
+def _cluster(address: str | None, device: torch.device, raw: Path | None, limits: Limits) -> Executor:
+    from bench.execution.cluster import Cluster
+
+    return Cluster(address, device, raw, limits)
 
 
 def _profile(specs: list[Spec], store: Store, device: torch.device, raw: Path | None, trace: bool) -> None:

@@ -24,15 +24,13 @@ from bench.tuning.study import Study, known_to, with_settings
 def make_trial(study: Study, opened: optuna.Study, trial: optuna.Trial, device: torch.device, report: Report) -> str:
     """Trains and judges a trial and ends it in the study; returns how it ended, in words."""
     try:
-        _train_and_judge(study, opened, trial, device, report)
+        _judge(study, opened, trial, device, report)
     except UpdateFinishedTrialError:
         return "was finished by another worker"
     return ending_of(known_to(opened)[trial.number])
 
 
-def _train_and_judge(
-    study: Study, opened: optuna.Study, trial: optuna.Trial, device: torch.device, report: Report
-) -> None:
+def _judge(study: Study, opened: optuna.Study, trial: optuna.Trial, device: torch.device, report: Report) -> None:
     seen, tasks = study.seen, study.seen.schema.tasks
     spec = with_settings(study.spec, study.settings(trial.number, trial.params))
     before = max(known_to(opened)[trial.number].intermediate_values, default=0)
