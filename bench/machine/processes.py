@@ -78,7 +78,7 @@ def check(method: Method) -> None:
 
 
 def _named(part: nn.Module) -> str:
-    """As the user knows it."""
+    """Returns what the user calls a module: a method or a balancer by its file, all else by its class."""
     name = type(part).__module__.rpartition(".")[2].removeprefix("bench_plugin_")
     kinds = {Method: "method", Balancer: "balancer"}
     return next((f"{kind} '{name}'" for cls, kind in kinds.items() if isinstance(part, cls)), type(part).__name__)

@@ -43,7 +43,7 @@ TEXT = ("token_dropout", "swap")
 NAMES = SETTINGS["augment"].choices
 
 
-def make(name: str, rate: float, train: Split) -> Callable[[Batch], Batch]:
+def augmentation(name: str, rate: float, train: Split) -> Callable[[Batch], Batch]:
     """What to call on every training batch; ``train`` is on the device of the batches.
 
     A batch holds codes, which cannot be blended, so ``mixup`` returns it as it is: see ``mix_inputs``. Raises

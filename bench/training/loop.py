@@ -17,7 +17,7 @@ from bench.api import Method, several
 from bench.data.tensors import Split
 from bench.errors import Diverged
 from bench.machine.processes import average, draw_apart, share
-from bench.nn.augment import make as augmentation
+from bench.nn.augment import augmentation
 from bench.nn.schedule import rate
 from bench.spec import derive_seed
 from bench.training.checkpoint import Checkpointer
@@ -185,7 +185,7 @@ class _Training:
         """Restores the best states; what the training leaves behind."""
         if self.checkpointer is not None and self.checkpointer.ended():
             self._keep(self.checkpointer)
-        best_epoch = {}
+        best_epoch: dict[str, int] = {}
         for best, (tasks, module) in zip(self.state.best, self.parts, strict=True):
             module.load_state_dict(best.state)
             best_epoch |= {t.name: best.epoch for t in tasks}

@@ -31,7 +31,8 @@ def evaluate(method: Method, split: Split) -> dict[str, np.ndarray]:
 
 
 def predict(method: Method, split: Split) -> Predictions:
-    """The same to be scored: those of a large split are in files, which go with what is returned."""
+    """Predictions of every task on a split, to be scored: those of a large split are in files, which go with what is
+    returned."""
     if not split.large:
         return evaluate(method, split)
     spilled = {t.name: Spilled() for t in method.tasks}

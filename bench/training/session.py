@@ -40,7 +40,7 @@ class TrainingView:
 
     @classmethod
     def of(cls, data: Data) -> TrainingView:
-        """The same data without its test parts."""
+        """The data without its test parts."""
         return cls(data.schema, data.train, data.valid, data.meta)
 
     @classmethod

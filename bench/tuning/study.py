@@ -57,8 +57,8 @@ class Budget:
     seconds: float | None = None
 
     def counted(self, known: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Those of a study's trials that count: the first, and what has ended. Workers on two machines can begin more
-        than are wanted; these wait until more are."""
+        """Returns the trials of a study that count: the first, and what has ended. Workers on two machines can begin
+        more than are wanted; these wait until more are."""
         return [t for t in known if self.trials is None or t.number < self.trials or t.state in FINISHED]
 
     def spent(self, known: Sequence[FrozenTrial]) -> bool:
@@ -114,7 +114,7 @@ class Study:
         return {**self.before, **self.space.settings(number, params)}
 
     def opened(self) -> optuna.Study:
-        """It in its storage, made if it is new. Raises BenchError if that cannot be used."""
+        """Opens the study in its storage, or makes it there. Raises BenchError if the storage cannot be used."""
         log = self.path.with_suffix(".log")
         pruner = _pruner(self.search.pruner, self.spec.budget["epochs"])
         directions = [StudyDirection.MAXIMIZE] * (len(self.judged) if self.search.pareto else 1)
