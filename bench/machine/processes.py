@@ -67,7 +67,7 @@ def check(method: Method) -> None:
     """Raises BenchError if several processes would train something else than one process does."""
     if not several():
         return
-    first = method.balancer.rehearsal() if method.balancer is not None else None
+    first = method.balancer.pilot() if method.balancer is not None else None
     for part in [*method.modules(), *(first.modules() if first is not None else ())]:
         taught = isinstance(part, Method) and part.teacher  # one process trains it while the others wait
         if taught or not getattr(part, "data_parallel", True):

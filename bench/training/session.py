@@ -123,17 +123,17 @@ class _Session:
     def _pilots(self, method: Method, recipe: Recipe, stage: str, took: Fit) -> None:
         """Trains the copies that the method wants to learn from."""
         with self._own_random():
-            copies = method.rehearsals()
+            copies = method.pilots()
             for i, copied in enumerate(copies):
                 own = derive_seed(f"rehearsal {i}", recipe.seed)  # its old name, so that the numbers stay
                 torch.manual_seed(own)
                 took.count(self._fit(copied.to(self.device), replace(recipe, seed=own), (stage, f"pilot{i}")))
         if copies:
-            method.on_rehearsals(copies)
+            method.on_pilots(copies)
 
     def _balancer_pilot(self, method: Method, recipe: Recipe, stage: str, took: Fit) -> None:
         """Trains a copy with the balancer from which the method's own wants weights, and hands it their means."""
-        if method.balancer is None or (first := method.balancer.rehearsal()) is None:
+        if method.balancer is None or (first := method.balancer.pilot()) is None:
             return
         copied = copy.deepcopy(method)
         copied.balancer = first
@@ -142,7 +142,7 @@ class _Session:
         took.count(done)
         names = [t.name for t in method.tasks]
         weights = torch.tensor([[entry["weights"][name] for name in names] for entry in done.curve])
-        method.balancer.on_rehearsal(weights.mean(dim=0))
+        method.balancer.on_pilot(weights.mean(dim=0))
 
     def teach(self, method: Method, spec: Spec) -> Fit:
         """Hands over the run that a method learns from, if any, newly trained or from the cache.

@@ -128,7 +128,7 @@ def test_no_two_balancers_give_the_same_update() -> None:
     """Static and frozen_average are given weights other than 1: they are weighted sums by definition."""
     given = {"static": {"weights": {"a": 2.0}}}
     balancers = {name: make(name, **given.get(name, {})) for name in BALANCERS}
-    balancers["frozen_average"].on_rehearsal(torch.tensor([1.5, 1.0, 0.5]))
+    balancers["frozen_average"].on_pilot(torch.tensor([1.5, 1.0, 0.5]))
     last = {name: live_through(balancer, epochs=6)[-1] for name, balancer in balancers.items()}
     for a, b in itertools.combinations(BALANCERS, 2):
         assert not torch.allclose(last[a], last[b], rtol=1e-3), f"{a} and {b} move alike"

@@ -376,10 +376,10 @@ def test_the_controller_recovers_from_a_rate_ten_times_too_high() -> None:
     assert slowed and method.levels[TRUNK] < 0.5
 
 
-def rehearsed(control: str, actions: Sequence[Action]) -> Any:
+def piloted(control: str, actions: Sequence[Action]) -> Any:
     """A control whose two first trainings did ``actions``, the second one in reverse."""
     method = controller(control=control)
-    copies = method.rehearsals()
+    copies = method.pilots()
     assert [c.control for c in copies] == ["metrics", "metrics"]
     for copied, own in zip(copies, (actions, actions[::-1]), strict=True):
         copied.meta = method.meta
@@ -388,7 +388,7 @@ def rehearsed(control: str, actions: Sequence[Action]) -> Any:
         copied.judge = lambda gains, todo=todo: next(todo)
         for epoch in range(1, len(own) + 1):
             copied.on_meta(epoch, {}, {})
-    method.on_rehearsals(copies)
+    method.on_pilots(copies)
     return method
 
 
@@ -401,7 +401,7 @@ ACTIONS = [
 
 
 def test_random_control_has_the_marginals_of_the_controller() -> None:
-    method = rehearsed("random", ACTIONS)
+    method = piloted("random", ACTIONS)
     torch.manual_seed(0)
     drawn = [method.draw() for _ in range(4000)]
     marginals: list[Callable[[Action], Any]] = [
@@ -421,7 +421,7 @@ def test_random_control_has_the_marginals_of_the_controller() -> None:
 
 
 def test_replay_follows_the_mean_schedule_and_reads_nothing() -> None:
-    method = rehearsed("replay", ACTIONS)
+    method = piloted("replay", ACTIONS)
     # Levels of the trunk: 0.5, 0.25, 0.375, 0.375 in the one, 1, 1.5, 0.75, 0.375 in the other.
     wanted = [0.5**0.5, 0.375**0.5, (0.375 * 0.75) ** 0.5, 0.375, 0.375]
     for epoch, level in enumerate(wanted, start=1):

@@ -32,7 +32,7 @@ def gpu(test: Callable[..., None]) -> Callable[..., None]:
 
 
 def outcome(name: str, device: torch.device, **given: Any) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Curve and test predictions of a run by the engine, teachers and rehearsals included."""
+    """Curve and test predictions of a run by the engine, teachers and pilot runs included."""
     data = small("sim-news")
     if registry.load_method(name).declines(data.schema):
         data = small("sim-shop")  # a funnel
