@@ -369,7 +369,7 @@ class Method(nn.Module):
         return [(self.tasks, self)]
 
     def pilots(self) -> Sequence[Method]:
-        """Copies of this method for pilot runs, which train first, each on its own order of batches; by default none."""
+        """Copies of this method for pilot runs, made first, each on its own order of batches; by default none."""
         return ()
 
     def on_pilots(self, trained: Sequence[Method]) -> None:
