@@ -30,7 +30,7 @@ Report = Callable[[str], None]
 TABLES = ("groups", "rows", "items", "users")
 
 
-def with_knobs(name: str, given: Mapping[str, Any]) -> tuple[Dataset, dict[str, Any]]:
+def make(name: str, given: Mapping[str, Any]) -> tuple[Dataset, dict[str, Any]]:
     """A data set and its resolved knobs. Raises BenchError for unknown names and bad knobs.
 
     Beside the data set's own knobs, ``domains`` = {"train": [...], "test": [...]} trains and selects on some values of
@@ -62,7 +62,7 @@ def prepare(
     The folder is found by what decides its content: version, knobs, raw files and the code that makes it. ``report`` is
     told what begins, and at the end how fast it went.
     """
-    dataset, knobs = with_knobs(name, given or {})
+    dataset, knobs = make(name, given or {})
     with cache.only_one(f"prepare-{name}"):
         return _prepared(dataset, name, knobs, folder, report)
 

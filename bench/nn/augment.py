@@ -36,14 +36,13 @@ from torch.nn import functional as F
 
 from bench.api import Batch, Inputs, Schema
 from bench.data.tensors import Split
-from bench.spec.settings import SETTINGS
 
 HISTORY = ("crop", "mask", "reorder", "substitute")
 TEXT = ("token_dropout", "swap")
-NAMES = SETTINGS["augment"].choices
+NAMES = ("none", *HISTORY, "mixup", *TEXT)
 
 
-def augmentation(name: str, rate: float, train: Split) -> Callable[[Batch], Batch]:
+def make(name: str, rate: float, train: Split) -> Callable[[Batch], Batch]:
     """What to call on every training batch; ``train`` is on the device of the batches.
 
     A batch holds codes, which cannot be blended, so ``mixup`` returns it as it is: see ``mix_inputs``. Raises

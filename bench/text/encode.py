@@ -15,7 +15,7 @@ from torch import nn
 from bench.spec import digest
 from bench.storage import cache
 from bench.storage.atomic import write_atomically
-from bench.text.network import UpTo, hidden_states, network, pool
+from bench.text.network import UpTo, network, pool, run
 from bench.text.tokens import MAX_TOKENS, Tokens, tokenise
 
 BATCH = 64
@@ -71,7 +71,7 @@ def _encode(
         report(0, len(tokens))
     for part in torch.split(order, BATCH):
         places, present = tokens.places(part)
-        hidden = hidden_states(net, tokens, places, present)
+        hidden = run(net, tokens, places, present)
         if pooling:
             yield part.numpy(), nn.functional.normalize(pool(hidden, present, pooling), dim=1).numpy()
         else:

@@ -103,7 +103,7 @@ def pool(hidden: Tensor, present: Tensor, how: str) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), last]
 
 
-def hidden_states(net: nn.Module, tokens: Tokens, places: Tensor, present: Tensor) -> Tensor:
+def run(net: nn.Module, tokens: Tokens, places: Tensor, present: Tensor) -> Tensor:
     """The last hidden states [n, L, width] of the tokens at ``places`` [n, L], of which those ``present`` exist."""
     ids = tokens.ids[places].to(present.device)
     hidden: Tensor = net(input_ids=ids * present, attention_mask=present.long()).last_hidden_state

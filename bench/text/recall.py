@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bench.statistics.bootstrap import user_bootstrap
 from bench.text.encode import BATCH
-from bench.text.network import hidden_states, pool
+from bench.text.network import pool, run
 from bench.text.tokens import Tokens, tokenise
 
 QUERIES, CANDIDATES, TOP = 1000, 2000, 10  # of held-out pairs
@@ -74,7 +74,7 @@ def encode(net: nn.Module, tokens: Tokens, texts: Tensor) -> Tensor:
     """Mean-pooled vectors of length 1 of texts [n] -> [n, width]."""
     places, present = tokens.places(texts)
     mask = present.to(next(net.parameters()).device)
-    return F.normalize(pool(hidden_states(net, tokens, places, mask), mask, "mean"), dim=1)
+    return F.normalize(pool(run(net, tokens, places, mask), mask, "mean"), dim=1)
 
 
 def ranks(vectors: Tensor, pairs: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from bench.machine.processes import spread, union
 from bench.nn import HistoryAttention
 from bench.nn.augment import swap, token_dropout
 from bench.text.encode import BATCH, states, vectors
-from bench.text.network import Inside, depth_of, hidden_states, network, pool
+from bench.text.network import Inside, depth_of, network, pool, run
 from bench.text.tokens import tokenise
 
 FIXED = ("mean", "cls", "last")  # poolings without weights
@@ -154,7 +154,7 @@ class Tower(nn.Module):
         if self.training and self.hidden:
             mask = token_dropout(mask, self.hidden)
         if self.states is None:
-            hidden = hidden_states(self.network, self.tokens, places, mask)
+            hidden = run(self.network, self.tokens, places, mask)
         else:
             below = torch.from_numpy(self.states[places.numpy()]).to(device)
             hidden = self.network(inputs_embeds=below, attention_mask=mask.long()).last_hidden_state
