@@ -115,7 +115,9 @@ def pretrain(
     check_settings(objective, tokens, lr)
     if folder.exists():
         raise BenchError(f"{folder} exists; remove it, or choose another folder with --out")
-    texts = _different(texts)
+    texts = sorted(set(texts) - {""})
+    if len(texts) < 2:
+        raise BenchError(f"pretraining needs at least two different texts that are not empty, got {len(texts)}")
     set_up()
     device = torch.device(device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), cache.new_folder(folder) as made:
@@ -208,14 +210,6 @@ def _learn(
     }
 
 
-def _different(texts: Sequence[str]) -> list[str]:
-    """The texts that are not empty, each once. Raises BenchError if there are too few."""
-    found = sorted(set(texts) - {""})
-    if len(found) < 2:
-        raise BenchError(f"pretraining needs at least two different texts that are not empty, got {len(found)}")
-    return found
-
-
 def _train(
     net: nn.Module,
     head: list[nn.Parameter],
@@ -244,8 +238,8 @@ def _train(
         steps += 1
         if seen * POINTS >= (len(curve) + 1) * budget:
             curve.append({"tokens": seen, **{name: total / steps for name, total in losses.items()}})
-            means = "  ".join(f"{name} {total / steps:.3f}" for name, total in losses.items())
-            report(f"{min(seen, budget):,} of {budget:,} tokens  {means}")
+            told = "  ".join(f"{name} {total / steps:.3f}" for name, total in losses.items())
+            report(f"{min(seen, budget):,} of {budget:,} tokens  {told}")
             if not all(torch.tensor(list(losses.values())).isfinite()):
                 raise FloatingPointError(f"the loss of pretraining is not finite within {seen:,} tokens; lower its lr")
             losses, steps = dict.fromkeys(tasks, 0.0), 0
