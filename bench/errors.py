@@ -23,6 +23,11 @@ class Terminated(SystemExit):
         super().__init__(self.status)
 
 
+def in_one_line(error: Exception) -> str:
+    """The kind of an error and what it says, whatever line breaks that has."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:
     """An error for a name that is not there; it suggests the nearest one that is."""
     names = sorted(known)

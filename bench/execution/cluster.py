@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 
 from bench import registry
-from bench.errors import BenchError
+from bench.errors import BenchError, in_one_line
 from bench.execution.job import NONE, Executor, Job, Limits, Outcome
 from bench.execution.progress import Silent
 from bench.execution.ready import prepare_all
@@ -90,9 +90,9 @@ class Cluster(Executor):
                     answer = ray.get(reference)
                 except ray.exceptions.RayError as error:
                     if job.stop is not None:
-                        raise BenchError(f"the Ray cluster cannot run anything: {_line(error)}") from error
+                        raise BenchError(f"the Ray cluster cannot run anything: {in_one_line(error)}") from error
                     status = "oom" if isinstance(error, ray.exceptions.OutOfMemoryError) else "failed"
-                    stop = (status, _line(error), datetime.now(UTC))
+                    stop = (status, in_one_line(error), datetime.now(UTC))
                     again = replace(job, stop=stop)
                     pending[task.remote(again, more)] = again
                     continue
@@ -103,10 +103,6 @@ class Cluster(Executor):
         finally:
             for reference in pending:
                 ray.cancel(reference, force=True)
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _answer(job: Job, more: tuple[str, Path | None, Limits, Mapping[str, bytes]]) -> Outcome | BenchError:

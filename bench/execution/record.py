@@ -12,7 +12,7 @@ import torch
 
 from bench import registry
 from bench.data.load import Data
-from bench.errors import Diverged
+from bench.errors import Diverged, in_one_line
 from bench.execution.audit import method_digest
 from bench.machine.provenance import code_version, environment
 from bench.spec import PAPER, Spec
@@ -60,7 +60,7 @@ def fault(error: Exception) -> tuple[str, str]:
         return "oom", str(error) or "out of memory"
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}:{place.lineno}"
-    return "failed", f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"
+    return "failed", f"{in_one_line(error)} ({where})"
 
 
 @lru_cache(maxsize=8)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError
+from bench.errors import BenchError, in_one_line
 from bench.spec import Spec, canonical
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Tracking:
                     warnings.simplefilter("ignore")
                     _mlflow_project(self.folder.resolve())
             except Exception as error:
-                raise BenchError(f"--tracker mlflow: cannot be set up: {_in_one_line(error)}") from error
+                raise BenchError(f"--tracker mlflow: cannot be set up: {in_one_line(error)}") from error
 
     def run(self, spec: Spec, data: Data, **options: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """``bench.execution.run.run``, which takes the options; the trackers are told its epochs and its result."""
@@ -112,7 +112,7 @@ class _Log:
                     tracker.finish()
             if self.name not in _reported:
                 _reported.add(self.name)
-                said = f"bench: tracker {self.name} failed, runs go on without it: {_in_one_line(error)}"
+                said = f"bench: tracker {self.name} failed, runs go on without it: {in_one_line(error)}"
                 print(said, file=sys.stderr, flush=True)
 
 
@@ -172,7 +172,3 @@ def _mlflow_project(folder: Path) -> None:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
     if mlflow.get_experiment_by_name(name) is None:
         mlflow.create_experiment(name, artifact_location=artifacts)
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

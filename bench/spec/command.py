@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -61,10 +60,6 @@ def short_command(spec: Mapping[str, Any], seeds: int) -> str:
 
 def _typed(value: Any) -> str:
     """Returns a value as one types it: text as it is, unless it would be read as something else."""
-    if not isinstance(value, str):
-        return canonical(value)
-    try:
-        json.loads(value)
-    except json.JSONDecodeError:
-        return value
-    return canonical(value)
+    from bench.spec.settings import parse
+
+    return value if isinstance(value, str) and parse(value) == value else canonical(value)
