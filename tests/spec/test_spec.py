@@ -97,7 +97,7 @@ def test_settings_of_components_are_prefixed() -> None:
         ({"norm": "none at all"}, "unknown value of 'norm'"),
         ({"precision": "float16"}, "did you mean 'bfloat16'|did you mean 'float32'"),
         ({"warmup": 1.0}, "at least 0 and below 1"),
-        ({"grad_clip": -1}, "'grad_clip' at least 0"),
+        ({"grad_clip": -1}, "'grad_clip' must be at least 0"),
     ],
 )
 def test_bad_settings(given_: dict[str, object], message: str) -> None:
