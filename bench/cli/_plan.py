@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from bench.suites.sweep import Suite
 
 Command = Callable[..., None]
-PLAN: tuple[Callable[[Command], Command], ...] = (
+OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.option("-d", "--dataset", "datasets", multiple=True, help="Data set; may be repeated."),
     click.option("-m", "--method", "methods", multiple=True, help="Method or baseline; may be repeated."),
     click.option(
@@ -51,7 +50,9 @@ ONE: tuple[Callable[[Command], Command], ...] = (
 
 def plan_options(command: Command) -> Command:
     """Adds the options that choose a plan; the command hands them on to ``specs_of``."""
-    return reduce(lambda made, option: option(made), reversed(PLAN), command)
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
 
 
 def specs_of(
@@ -115,7 +116,9 @@ def _specs(
 
 def run_options(command: Command) -> Command:
     """Adds the options that choose one run, but for its seed and settings; the command hands them on to ``spec_of``."""
-    return reduce(lambda made, option: option(made), reversed(ONE), command)
+    for option in reversed(ONE):
+        command = option(command)
+    return command
 
 
 def spec_of(*, dataset: str, method: str, seed: int, **chosen: Any) -> Spec:

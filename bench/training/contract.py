@@ -176,7 +176,7 @@ def states_what_is_shared(name: str, data: Data) -> None:
 
 
 def repeats_itself(name: str, data: Data) -> None:
-    """One seed trains to the same predictions, bit for bit."""
+    """The same seed trains to the same predictions, bit for bit."""
     first, second = (_trained(name, data) for _ in range(2))
     for task, values in evaluate(first, data.test).items():
         same = np.array_equal(values, evaluate(second, data.test)[task])

@@ -31,8 +31,7 @@ def evaluate(method: Method, split: Split) -> dict[str, np.ndarray]:
 
 
 def predict(method: Method, split: Split) -> Predictions:
-    """Predictions of every task on a split, to be scored: those of a large split are in files, which go with what is
-    returned."""
+    """Returns predictions to be scored: those of a large split are in files, which go with what is returned."""
     if not split.large:
         return evaluate(method, split)
     spilled = {t.name: Spilled() for t in method.tasks}

@@ -40,7 +40,7 @@ def score(split: Split, predictions: Predictions, *, primary_only: bool = False,
 
 
 def slices(split: Split, predictions: Predictions) -> dict[str, Any]:
-    """Metrics of every task on the rows of items, and of users, that the training part does not have."""
+    """The same on the rows of items, and of users, that the training part does not have."""
     cold: dict[str, Keep] = {
         "cold_item": lambda part: part.cold_item.numpy(),
         "cold_user": lambda part: part.cold_user.numpy()[part.group],
@@ -84,7 +84,7 @@ def chance(train: Split, split: Split) -> dict[str, np.ndarray]:
 
 
 def _overall_mean(pieces: Iterable[np.ndarray]) -> np.ndarray:
-    """Returns the mean of all labels: of one piece in its own precision, of several in float64."""
+    """Of one piece in its own precision, of several in float64."""
     means, sizes = zip(*((piece.mean(), piece.size) for piece in pieces), strict=True)
     return np.asarray(means[0] if len(means) == 1 else np.average(means, weights=sizes))
 
