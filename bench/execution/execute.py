@@ -20,6 +20,7 @@ from bench.execution.here import Here
 from bench.execution.job import NONE, Executor, Job, Limits
 from bench.execution.progress import Progress
 from bench.execution.ready import prepare_all
+from bench.execution.record import check_code
 from bench.execution.trackers import NO_TRACKERS, Tracking
 from bench.execution.workers import Pool
 from bench.machine import processes
@@ -89,6 +90,7 @@ def execute(
     todo = agreed(todo)
     if not todo:
         return ended
+    check_code(store)
     tracking.check()
     minutes = 0.0 if several() else checkpoint
     # Whatever stops us here must stop the workers too, or they would finish what is queued. They start meanwhile.

@@ -23,7 +23,7 @@ from bench.nn.schedule import rate as factor
 from bench.spec import config, derive_seed
 from bench.spec.settings import COMMON
 from bench.suites.specify import specify
-from bench.training import predict, score
+from bench.training import loop, predict, score
 from bench.training.build import build
 from bench.training.contract import (
     ON_DATA,
@@ -194,7 +194,7 @@ def test_history_attention_ignores_padding() -> None:
 def test_fit_cannot_see_the_test_part() -> None:
     assert list(inspect.signature(fit).parameters)[:3] == ["method", "train", "valid"]
     assert not any("test" in name for name in inspect.signature(fit).parameters)
-    source = inspect.getsource(fit)
+    source = inspect.getsource(fit) + inspect.getsource(loop._Training)
     assert "test" not in source
 
 
@@ -240,7 +240,7 @@ def run_script(
 
     monkeypatch.setattr("bench.training.predict.evaluate", evaluate)
     monkeypatch.setattr("bench.training.skill.score", scored)
-    monkeypatch.setattr("bench.training.predict.score", scored)
+    monkeypatch.setattr("bench.training.loop.score", scored)
     monkeypatch.setattr("bench.training.skill.chance", lambda a, b: {t.name: 0.5 for t in data.schema.tasks})
     done = fit(
         method, data.train, data.valid, Recipe(lr=0.1, weight_decay=0.0, batch_size=64, epochs=6, patience=patience)
