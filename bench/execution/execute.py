@@ -15,7 +15,7 @@ import torch
 
 from bench.api import several
 from bench.errors import BenchError
-from bench.execution.audit import method_digest
+from bench.execution.audit import has_changed
 from bench.execution.here import Here
 from bench.execution.job import NONE, Executor, Job, Limits
 from bench.execution.progress import Progress
@@ -119,9 +119,8 @@ def _known(spec: Spec, store: Store, retry: bool) -> str | None:
     known = store.get(spec.to_dict(), spec.key)
     if known is None or (known["status"] != "ok" and retry):
         return None
-    same = known["code"]["method_digest"] == method_digest(spec.method, spec.config)
-    hint = "" if same else f"; the code of {spec.method} has changed since: bump its version to run it again"
-    return f"already stored ({known['status']}){hint}"
+    hint = f"; the code of {spec.method} has changed since: bump its version to run it again"
+    return f"already stored ({known['status']}){hint if has_changed(known) else ''}"
 
 
 def _keep(store: Store, record: dict[str, Any], predictions: Mapping[str, np.ndarray]) -> None:

@@ -254,7 +254,7 @@ class World:
     def report(self, **missing: str) -> verdict.Report:
         return verdict.compare(self.paper, self.paper.rows, self.jobs, self.records, missing)
 
-    def cell(self, row: str, column: str, **missing: str) -> verdict.Cell:
+    def cell(self, row: str, column: str, **missing: str) -> verdict.JudgedFigure:
         (found,) = [c for c in self.report(**missing).cells if (c.row, c.column) == (row, column)]
         return found
 
