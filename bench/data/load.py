@@ -17,7 +17,7 @@ from bench.data.tensors import OF_GROUPS, OF_ROWS, Split
 from bench.errors import BenchError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Data:
     """Holds a prepared data set. ``meta``: counts, hashes and descriptions as written beside the arrays."""
 
