@@ -1,13 +1,11 @@
 """Metrics: pure functions of arrays, what is known of each, and how they become skill."""
 
 from bench.metrics.exact import (
-    BINS,
     EPSILON,
     METRICS,
     Array,
     Metric,
     auc,
-    auc_users,
     check,
     compute,
     ece,
