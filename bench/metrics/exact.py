@@ -58,7 +58,7 @@ def metric(
 
     def given(function: Callable[..., Any], name: str) -> Callable[..., Any]:
         wanted = [*signature(function).parameters][2:]
-        k = int(name.lstrip("@_abcdefghijklmnopqrstuvwxyz") or 0)
+        k = int("0" + name[len(name.rstrip("0123456789")) :])
 
         def call(label: Array, prediction: Array, group: Array, user: Array | None = None) -> Any:
             known = {"group": group, "user": user, "k": k}
