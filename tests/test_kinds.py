@@ -29,7 +29,7 @@ from tests.support.command import SMALL, Bench
 def count() -> Iterator[None]:
     """A kind of its own with a metric of its own, for one test."""
 
-    @exact.mean("within_one")
+    @exact.metric("within_one")
     def within_one(label: np.ndarray, value: np.ndarray) -> np.ndarray:
         """Share of rows that are off by at most one."""
         return np.abs(label - value) <= 1

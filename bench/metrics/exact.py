@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from inspect import signature
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,54 +41,41 @@ class Metric:
 
 METRICS: dict[str, Metric] = {}
 P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def metric(
-    *names: str,
-    larger: bool = True,
-    perfect: float = 1.0,
-    each: Callable[..., Array] | None = None,
-    end: Callable[[float], float] = float,
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    *names: str, larger: bool = True, perfect: float = 1.0, mean: bool = True, end: Callable[[float], float] = float
+) -> Callable[[Callable[P, Any]], Callable[P, float | None]]:
     """Lists a function as the metric of these names; a number at the end of a name is its ``k``.
 
-    The function and ``each`` take label and prediction, and what they name of ``group``, ``user`` and ``k``.
+    The function takes label and prediction, and what it names of ``group``, ``user`` and ``k``. mean: it gives a value
+    of each row, or each group that counts; its name then stands for their mean, or None if there are no values.
     """
 
-    def given(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-        wanted = [*signature(function).parameters][2:]
-        k = int("0" + name[len(name.rstrip("0123456789")) :])
-
-        def call(label: Array, prediction: Array, group: Array, user: Array | None = None) -> Any:
-            known = {"group": group, "user": user, "k": k}
-            return function(label, prediction, *(known[word] for word in wanted))
-
-        return call
-
-    def listed(function: Callable[P, R]) -> Callable[P, R]:
-        for name in names:
-            METRICS[name] = Metric(given(function, name), larger, perfect, each and given(each, name), end)
-        return function
-
-    return listed
-
-
-def mean(
-    *names: str, larger: bool = True, perfect: float = 1.0, end: Callable[[float], float] = float
-) -> Callable[[Callable[P, Array]], Callable[P, float | None]]:
-    """Lists a metric that is the mean of what a function gives each row, or each group that counts. The decorated
-    function returns that mean, None if there is nothing to average."""
-
-    def listed(each: Callable[P, Array]) -> Callable[P, float | None]:
+    def listed(each: Callable[P, Any]) -> Callable[P, float | None]:
         @wraps(each)
-        def function(*args: P.args, **kwargs: P.kwargs) -> float | None:
+        def of_all(*args: P.args, **kwargs: P.kwargs) -> float | None:
             values = each(*args, **kwargs)
             return end(values.mean()) if len(values) else None
 
-        return metric(*names, larger=larger, perfect=perfect, each=each, end=end)(function)
+        fn = of_all if mean else each
+        for name in names:
+            own = _given(each, name) if mean else None
+            METRICS[name] = Metric(_given(fn, name), larger, perfect, own, end)
+        return fn
 
     return listed
+
+
+def _given(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    wanted = [*signature(function).parameters][2:]
+    k = int("0" + name[len(name.rstrip("0123456789")) :])
+
+    def call(label: Array, prediction: Array, group: Array, user: Array | None = None) -> Any:
+        known = {"group": group, "user": user, "k": k}
+        return function(label, prediction, *(known[word] for word in wanted))
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -220,7 +207,7 @@ def _pairs(positive: Array, score: Array, group: Array | None = None) -> tuple[A
     return pairs - (above - positives * (positives - 1) / 2) - ties / 2, pairs, rows
 
 
-@metric("auc")
+@metric("auc", mean=False)
 def auc(label: Array, score: Array) -> float | None:
     """Area under the ROC curve: P(score of a positive > score of a negative), ties 1/2. None if there is one class."""
     right, pairs, _ = _pairs(label > 0, score)
@@ -234,7 +221,7 @@ def auc_users(label: Array, score: Array, user: Array) -> tuple[Array, Array]:
     return right[counted] / pairs[counted], rows[counted]
 
 
-@metric("gauc")
+@metric("gauc", mean=False)
 def gauc(label: Array, score: Array, user: Array) -> float | None:
     """Group AUC: sum_u n_u AUC_u / sum_u n_u over the users with both classes, n_u being the user's rows.
 
@@ -244,7 +231,7 @@ def gauc(label: Array, score: Array, user: Array) -> float | None:
     return float(np.average(values, weights=rows)) if len(values) else None
 
 
-@metric("xauc")
+@metric("xauc", mean=False)
 def xauc(label: Array, value: Array) -> float | None:
     """Share of the pairs with different labels that the predictions order alike; tied predictions count 1/2.
 
@@ -262,7 +249,7 @@ def xauc(label: Array, value: Array) -> float | None:
     return float(right / pairs) if pairs else None
 
 
-@mean("log_loss", larger=False, perfect=0.0)
+@metric("log_loss", larger=False, perfect=0.0)
 def log_loss(label: Array, probability: Array) -> Array:
     """Binary cross-entropy in nats, mean over rows; probabilities are clipped to [1e-7, 1 - 1e-7]."""
     label = np.asarray(label, np.float64)
@@ -271,7 +258,7 @@ def log_loss(label: Array, probability: Array) -> Array:
     return losses
 
 
-@metric("ece", larger=False, perfect=0.0)
+@metric("ece", larger=False, perfect=0.0, mean=False)
 def ece(label: Array, probability: Array) -> float:
     """Expected calibration error: mean over 15 bins, by their rows, of |mean label - mean probability|.
 
@@ -285,19 +272,19 @@ def ece(label: Array, probability: Array) -> float:
     return float(np.abs(np.bincount(bins, gap)).sum() / len(gap))
 
 
-@mean("rmse", larger=False, perfect=0.0, end=math.sqrt)
+@metric("rmse", larger=False, perfect=0.0, end=math.sqrt)
 def rmse(label: Array, value: Array) -> Array:
     """Root of the mean squared error over rows, in units of the label."""
     return np.square(np.subtract(label, value, dtype=np.float64))
 
 
-@mean("mae", larger=False, perfect=0.0)
+@metric("mae", larger=False, perfect=0.0)
 def mae(label: Array, value: Array) -> Array:
     """Absolute error in units of the label, mean over rows."""
     return np.abs(np.subtract(label, value, dtype=np.float64))
 
 
-@mean("top1", "top3")
+@metric("top1", "top3")
 def top_k(label: Array, probability: Array, k: int) -> Array:
     """Share of rows whose class (label: index [N]) is among the k most probable of probability [N, C]; with ties, the
     probability of that."""
@@ -307,14 +294,14 @@ def top_k(label: Array, probability: Array, k: int) -> Array:
     return found
 
 
-@mean("log_loss_multiclass", larger=False, perfect=0.0)
+@metric("log_loss_multiclass", larger=False, perfect=0.0)
 def log_loss_multiclass(label: Array, probability: Array) -> Array:
     """Cross-entropy in nats of class indices [N] under clipped probability [N, C], mean over rows."""
     own = np.take_along_axis(probability, label.astype(np.int64)[:, None], 1)
     return -np.log(np.clip(own.astype(np.float64), EPSILON, 1 - EPSILON))
 
 
-@mean("ndcg@5", "ndcg@10")
+@metric("ndcg@5", "ndcg@10")
 def ndcg(gain: Array, score: Array, group: Array, k: int = 10) -> Array:
     """Normalised discounted cumulative gain at k: linear gain >= 0, discount 1 / log2(1 + rank), ideal cut at k too.
 
@@ -335,7 +322,7 @@ def _dcg(ties: _Ties, k: int) -> Array:
     return ties.per_group(ties.value / ties.size * discount)
 
 
-@mean("mrr")
+@metric("mrr")
 def mrr(label: Array, score: Array, group: Array) -> Array:
     """Mean reciprocal rank as in MIND: the mean of 1 / rank over *all* positives of a group, not of the first alone.
 
@@ -350,7 +337,7 @@ def mrr(label: Array, score: Array, group: Array) -> Array:
     return ties.per_group(ties.value * reciprocal)[counted] / positives[counted]
 
 
-@mean("hr@1", "hr@3")
+@metric("hr@1", "hr@3")
 def hit_rate(label: Array, score: Array, group: Array, k: int) -> Array:
     """P(at least one positive among a group's k highest scores), mean over the groups with a positive and a negative.
 
