@@ -80,10 +80,11 @@ def test_a_kind_is_one_class_and_a_metric_one_function(
     count: None, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "load_dataset", lambda name: Counted)
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))  # these data are no others'
     methods = ("shared_bottom", "gbdt", "logistic_regression", "popularity", "mf")
     flags = [word for name in methods for word in ("-m", name)]
-    bench("run", "-d", "sim-news", *flags, *SMALL, "--epochs", 3, "--workers", 1, "--results", tmp_path)
-    records = [json.loads(path.read_text("utf-8")) for path in tmp_path.glob("runs/*/*/*.json")]
+    bench("run", "-d", "sim-news", *flags, *SMALL, "--epochs", 3, "--workers", 1, "--results", tmp_path / "results")
+    records = [json.loads(path.read_text("utf-8")) for path in tmp_path.glob("results/runs/*/*/*.json")]
     assert sorted(r["spec"]["method"] for r in records) == sorted(methods)
     for record in records:
         assert record["status"] == "ok", record["error"]

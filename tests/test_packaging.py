@@ -26,7 +26,7 @@ from tests.support.command import SMALL, Bench
 # What files of methods, balancers and data sets may import. A name that goes breaks plugins: say so in CHANGELOG.md.
 EXPORTED = {
     "bench.api": """Balancer Batch Dataset Field Inputs Items Method Schema Tables Task Temporal batch_mean
-        group_softmax_loss several task_loss""",
+        several task_loss""",
     "bench.nn": """USER_ENCODERS Architecture BatchNorm Dropout Experts Gate HistoryAttention HistoryTransformer
         MakeInputs MakeTrunk Mlp OnTrunk base_rate base_rate_of mix mlp mlps""",
     "bench.spec": "CLEAN PAPER Spec canonical derive_seed digest rounded",

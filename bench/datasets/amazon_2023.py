@@ -127,11 +127,9 @@ class Amazon2023(Thinned, Dataset):
         log = self._log(raw["reviews"])
         catalogue = _catalogue(raw["meta"])
         classes = frequent_classes(catalogue["category"], CLASS_SHARE)
-        if len(classes) < 3:  # no two categories to tell apart
-            classes = ()
-        self.tasks = tuple(
-            replace(t, classes=classes) for t in Amazon2023.tasks if t.name != "interest" or classes
-        )  # fmt: skip
+        *others, interest = Amazon2023.tasks
+        whole = (replace(interest, classes=classes),) if len(classes) > 2 else ()  # else no two to tell apart
+        self.tasks = (*others, *whole)
         items = log.select("item").unique().sort("item").join(catalogue, on="item", how="left", maintain_order="left")
         events, rows = beside_others(log, NEGATIVES, (SEED, self.version))
         if events.is_empty():
