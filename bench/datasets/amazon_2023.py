@@ -127,9 +127,10 @@ class Amazon2023(Thinned, Dataset):
         log = self._log(raw["reviews"])
         catalogue = _catalogue(raw["meta"])
         classes = frequent_classes(catalogue["category"], CLASS_SHARE)
+        if len(classes) < 3:  # no two categories to tell apart
+            classes = ()
         *others, interest = Amazon2023.tasks
-        whole = (replace(interest, classes=classes),) if len(classes) > 2 else ()  # else no two to tell apart
-        self.tasks = (*others, *whole)
+        self.tasks = (*others, *([replace(interest, classes=classes)] if classes else ()))
         items = log.select("item").unique().sort("item").join(catalogue, on="item", how="left", maintain_order="left")
         events, rows = beside_others(log, NEGATIVES, (SEED, self.version))
         if events.is_empty():
