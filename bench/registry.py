@@ -123,11 +123,11 @@ def add_plugin(*paths: Path) -> None:
     for path in paths:
         if path.suffix != ".py" or not path.is_file():
             raise BenchError(f"plugin {path}: no such Python file")
+        if not _kinds(path.resolve()):
+            raise BenchError(f"plugin {path}: must define one subclass of {', '.join(PLUGGED.values())} of bench.api")
         known = _plugins.setdefault(path.stem, path.resolve())
         if known != path.resolve():
             raise BenchError(f"plugin {path}: {known} has the same name; rename one of them")
-        if not _kinds(known):
-            raise BenchError(f"plugin {path}: must define one subclass of {', '.join(PLUGGED.values())} of bench.api")
 
 
 def plugins() -> tuple[Path, ...]:

@@ -168,7 +168,7 @@ def test_a_failing_tracker_is_told_once_and_stops_nothing(
         raise OSError("disk\nfull")
 
     monkeypatch.setattr(TensorBoardTracker, "log", fail)
-    monkeypatch.setattr(trackers, "_told", set())
+    monkeypatch.setattr(trackers, "_reported", set())
     words = (*RUN[:-1], 1, "--seeds", 2, "--tracker", "tensorboard", "--workers", 1, "--results", tmp_path)
     done = bench(*words, "--json")
     assert [r["status"] for r in json.loads(done.stdout)] == ["ok", "ok"]

@@ -158,18 +158,21 @@ def test_unknown_names_suggest() -> None:
 
 
 def test_a_file_must_define_one_class(tmp_path: Path) -> None:
-    for body, message in (("x = 1\n", "found none"), ("def broken(:\n", "SyntaxError")):
-        path = tmp_path / f"odd_{len(body)}.py"
-        path.write_text(body)
-        registry.add_plugin(path)
-        with pytest.raises(BenchError, match=message):
-            registry.load_method(path.stem)
-        registry._plugins.pop(path.stem)
+    one, broken = tmp_path / "odd.py", tmp_path / "broken.py"
+    one.write_text("x = 1\n")
+    with pytest.raises(BenchError, match=r"odd\.py: must define one subclass of Method, Balancer, Dataset"):
+        registry.add_plugin(one)
+    assert one.resolve() not in registry.plugins()
+    broken.write_text("def broken(:\n")
+    registry.add_plugin(broken)
+    with pytest.raises(BenchError, match="SyntaxError"):
+        registry.load_method("broken")
+    registry._plugins.pop("broken")
 
 
 def test_a_plugin_may_not_take_a_name(tmp_path: Path) -> None:
     path = tmp_path / "mmoe.py"
-    path.write_text("")
+    path.write_text("from bench.api import Method\n\n\nclass Mine(Method):\n    pass\n")
     registry.add_plugin(path)
     try:
         with pytest.raises(BenchError, match="already taken"):
