@@ -17,7 +17,7 @@ from bench.data.tensors import Split
 from bench.errors import BenchError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Data:
     """A prepared data set. ``meta``: counts, hashes and descriptions as written beside the arrays."""
 
