@@ -3,25 +3,31 @@ PYTHON ?= python3
 BIN ?= .venv/bin
 RESULTS ?= results
 REFERENCE := results/reference
-# tox calls the checks below with BIN set to its own environment; then there is nothing to set up here.
+# The main job runs on the base installation, the checks need the development extras; both are in one environment.
+# tox calls the checks with BIN set to its own environment; then there is nothing to set up here.
+BASE := $(if $(filter .venv/bin,$(BIN)),.venv/.bench)
 SETUP := $(if $(filter .venv/bin,$(BIN)),.venv/.done)
+# pip compiles nothing, Python what is imported, once: most of what is installed never is. The variable must not forbid it.
+export PYTHONDONTWRITEBYTECODE :=
+INSTALL := .venv/bin/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt
 
 # Groups of tests that share what they train stay together (tests/conftest.py); the first ones take longest.
 PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder --benchmark-disable
 
-.PHONY: bench test lint type py coverage mutation slow speed board clean
+.PHONY: bench test lint type py coverage mutation slow speed board clean help
 
-bench: $(SETUP)  ## the main job: prepare, train, record, rank
+bench: $(BASE)  ## the main job: prepare, train, record, rank
 	$(BIN)/bench run --suite quick --results $(RESULTS)
 	@$(BIN)/bench board --results $(RESULTS) > /dev/null && echo "written to $(RESULTS)/LEADERBOARD.md"
 
 test: lint type py  ## what has to pass before anything lands
 
-lint: $(SETUP)
+lint: $(SETUP)  ## linter, formatter, and that imports only go down
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
-type: $(SETUP)
+type: $(SETUP)  ## the type checker
 	$(BIN)/mypy
 
 py: $(SETUP)  ## the tests, in as many processes as there are cores, at most 8
@@ -45,11 +51,18 @@ board: $(SETUP)  ## the published leaderboard, claims, page and figures are what
 	$(BIN)/bench board --check --results $(REFERENCE) --html $(REFERENCE)/site --figures $(REFERENCE)/figures
 	$(BIN)/bench verify-claims --check --results $(REFERENCE)
 
-.venv/.done: pyproject.toml constraints.txt
+.venv/.bench: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt torch
-	.venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	$(INSTALL) torch
+	$(INSTALL) -e .
 	touch $@
 
-clean:
+.venv/.done: .venv/.bench
+	$(INSTALL) -e '.[dev]'
+	touch $@
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+clean:  ## remove the environments and the checkers' caches
 	rm -rf .venv .tox .mypy_cache .pytest_cache .ruff_cache

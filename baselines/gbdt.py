@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from baselines._tabular import Scope, columns, fields_of
 from bench.api import Batch, Method, Schema, Task
+from bench.errors import extra
 from bench.nn import MakeInputs, base_rate
 
-if TYPE_CHECKING:
-    from lightgbm import Booster
+with extra("baselines"):
+    import lightgbm
 
 OBJECTIVE = {"binary": "binary", "regression": "regression", "multiclass": "multiclass", "softmax": "lambdarank"}
 
@@ -102,7 +103,7 @@ class Trees(nn.Module):
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.task = task
-        self.booster: Booster | None = None
+        self.booster: lightgbm.Booster | None = None
         self.register_buffer("constant", torch.zeros(task.outputs))
         self.register_buffer("seen", torch.zeros(task.outputs, dtype=torch.bool))  # classes in the training part
 
@@ -116,8 +117,6 @@ class Trees(nn.Module):
         settings: dict[str, Any],
     ) -> None:
         """Fits label [N] (NaN = undefined) on x [N, features]; rows of one ``group`` [N] stand together."""
-        import lightgbm
-
         prior = base_rate(self.task, label)
         if prior is not None:
             self.get_buffer("constant").copy_(prior)
@@ -156,7 +155,5 @@ class Trees(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         """The reverse."""
-        import lightgbm
-
         text = state.cpu().numpy().tobytes().decode()
         self.booster = lightgbm.Booster(model_str=text) if text else None

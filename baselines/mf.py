@@ -10,7 +10,11 @@ from torch import Tensor
 
 from baselines._one_score import OneScore
 from bench.api import Batch, Schema, Task
+from bench.errors import extra
 from bench.nn import MakeInputs
+
+with extra("baselines"):
+    from implicit.cpu.als import AlternatingLeastSquares
 
 SWEEPS = 15
 FITTED = 0.8  # share of the groups that the factors see while the tasks are calibrated on the rest
@@ -75,7 +79,6 @@ class Mf(OneScore):
 
     def fit(self, user: Tensor, item: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Factors of all users and items from the positives, user [P] and item [P]."""
-        from implicit.cpu.als import AlternatingLeastSquares
         from scipy.sparse import csr_matrix
 
         shape = len(self.get_buffer("users")), len(self.get_buffer("items"))

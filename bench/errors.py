@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -17,6 +18,23 @@ class Terminated(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(self.status)
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Surrounds imports of packages that only the optional extra ``name`` installs.
+
+    Raises BenchError with the command that installs it if one of them is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise missing(f"the package '{error.name}'", name) from error
+
+
+def missing(what: str, extra: str) -> BenchError:
+    """Returns the error for something that is not installed and comes with an extra of pyproject.toml."""
+    return BenchError(f"{what} is not installed; pip install 'mlm-mtl-bench[{extra}]' adds it")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:

@@ -178,6 +178,8 @@ def _plugin_module(path: Path) -> ModuleType:
 def _load(entry: Entry, base: type[Any]) -> type[Any]:
     try:
         module = _module(entry)
+    except BenchError:
+        raise
     except Exception as error:
         raise BenchError(f"{entry.path}: cannot be imported ({type(error).__name__}: {error})") from error
     own = [

@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 
 from bench import registry
-from bench.errors import BenchError
+from bench.errors import BenchError, extra
 from bench.execution.job import NONE, Job, Limits, Outcome
 from bench.execution.progress import Silent
 from bench.execution.ready import prepare_all
@@ -33,10 +33,8 @@ RETRIES = 3  # a run goes down with at most so many nodes or processes before it
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports to its makers otherwise
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what will be its default; else it warns
-try:
+with extra("ray"):
     ray: Any = import_module("ray")
-except ImportError as error:
-    raise BenchError("--executor ray needs Ray: pip install 'mlm-mtl-bench[ray]', here and on every node") from error
 
 
 class Cluster:

