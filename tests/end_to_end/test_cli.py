@@ -266,7 +266,7 @@ def test_new_files_in_the_checkout_are_all_it_takes(checkout: Path, tmp_path: Pa
 
     def here(*words: object) -> str:
         process = start(*words, cwd=checkout, env=environment)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         return out
 

@@ -107,7 +107,7 @@ def test_workers_elsewhere_are_heard_through_the_database(
 ) -> None:
     """Another machine has other locks: there a worker is alive as long as it gives signs of life."""
     monkeypatch.setattr("bench.tuning.trial_workers.BEAT_S", 0.1)
-    monkeypatch.setattr("bench.tuning.trial_workers.SILENCE_S", 1.0)
+    monkeypatch.setattr("bench.tuning.trial_workers.SILENCE_S", 2.0)
     monkeypatch.setattr("bench.tuning.trial_workers.POLL_S", 0.05)
     made = study(f"sqlite:///{tmp_path / 'study.db'}")
     here, there = made.opened(), made.opened()
@@ -118,7 +118,7 @@ def test_workers_elsewhere_are_heard_through_the_database(
         monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "other"))
         other = Worker(made, there, "there")
         with worker.alive(trial):
-            end = time.monotonic() + 2.5
+            end = time.monotonic() + 3
             while time.monotonic() < end:
                 assert not other._dead(there.trials[0])
                 time.sleep(0.2)
@@ -126,7 +126,7 @@ def test_workers_elsewhere_are_heard_through_the_database(
         with other:
             taken = other.next(budget)
         assert taken is not None and taken.number == 0 and taken.params == trial.params
-        assert 0.5 < time.monotonic() - begin < 10
+        assert 0.5 < time.monotonic() - begin < 60
 
 
 def test_a_trial_that_two_have_finished_counts_once(study: Callable[..., Study]) -> None:
