@@ -56,6 +56,9 @@ def status(tuned: bool, results: Path, as_json: bool, **plan: Any) -> None:
         for run in runs:
             if run["state"] == "failed":
                 click.echo(f"{run['run']}: {run['status']}: {run['reason']}")
+        changed = sum(bool(record and record["code"].get("dirty")) for _, record in chosen)
+        if store.published and changed:
+            click.echo(f"{changed} of {len(chosen)} were made by code that differs from its commit")
     else:
         click.echo(f"no records in {results}")
     if planned and any(run["state"] in ("failed", "running", "missing") for run in runs):

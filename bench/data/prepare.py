@@ -23,6 +23,7 @@ from bench.errors import BenchError, unknown
 from bench.spec import canonical, digest
 from bench.spec.settings import apply, own_settings
 from bench.storage import cache
+from bench.storage.atomic import sha256_of
 
 Report = Callable[[str], None]
 
@@ -73,7 +74,7 @@ def _prepared(dataset: Dataset, name: str, knobs: dict[str, Any], folder: Path |
     made_of: dict[str, Any] = {
         "version": dataset.version,
         "knobs": knobs,
-        "raw": {key: _file_digest(path) for key, path in sorted(raw.items())},
+        "raw": {key: sha256_of(path) for key, path in sorted(raw.items())},
         "code": code_digest(type(dataset)),
     }
     target = cache.root() / "data" / name / digest(made_of)
@@ -128,7 +129,7 @@ def content_hash(folder: Path) -> str:
     total = hashlib.sha256()
     for path in [*sorted((folder / "arrays").rglob("*.npy")), folder / "texts.json"]:
         total.update(path.relative_to(folder).as_posix().encode())
-        total.update(_file_digest(path).encode())
+        total.update(sha256_of(path).encode())
     return total.hexdigest()
 
 
@@ -137,7 +138,7 @@ def code_digest(cls: type[Dataset]) -> str:
     contract's among them), and this folder's."""
     own = {Path(inspect.getfile(c)) for c in cls.__mro__ if c.__module__.partition(".")[0] == "bench"}
     files = sorted(own | set(Path(__file__).parent.glob("*.py")))
-    return digest([hashlib.sha256(f.read_bytes()).hexdigest() for f in files])
+    return digest([sha256_of(f) for f in files])
 
 
 def _write(
@@ -170,8 +171,3 @@ def _write(
         },
     }
     (folder / "meta.json").write_text(json.dumps(json.loads(canonical(meta)), indent=1, ensure_ascii=False), "utf-8")
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

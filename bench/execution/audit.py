@@ -33,4 +33,4 @@ def stale_records(store: Store) -> Iterator[str]:
         if name not in known or version != registry.load_method(name).version:
             continue
         if record["code"]["method_digest"] != method_digest(name, spec["config"]):
-            yield f"{store.path(spec, record['key'])}: {name} version {version} had other code"
+            yield f"{store.place(spec, record['key'])}: {name} version {version} had other code"

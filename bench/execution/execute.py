@@ -17,6 +17,7 @@ from bench.errors import BenchError
 from bench.execution.audit import method_digest
 from bench.execution.job import NONE, Job, Limits
 from bench.execution.progress import Progress
+from bench.execution.record import check_code
 from bench.execution.trackers import UNTOLD, Tracking
 from bench.execution.workers import Pool
 from bench.machine import processes
@@ -75,6 +76,7 @@ def execute(
     todo = agreed(todo)
     if not todo:
         return outcome
+    check_code(store)
     tracking.check()
 
     def begin(spec: Spec) -> None:

@@ -12,10 +12,12 @@ import torch
 
 from bench import registry
 from bench.data.load import Data, load
+from bench.errors import BenchError
 from bench.execution.audit import method_digest
 from bench.machine.provenance import code_version, environment
 from bench.spec import PAPER, Spec
 from bench.storage.reading import SCHEMA
+from bench.storage.records import Store
 from bench.training.predict import Diverged
 from bench.training.score import references
 
@@ -50,6 +52,15 @@ def without_result(spec: Spec, data: Data, device: torch.device) -> dict[str, An
         "code": {**code_version(registry.ROOT), "method_digest": method_digest(spec.method, spec.config)},
         "env": environment(device),
     }
+
+
+def check_code(store: Store) -> None:
+    """Raises BenchError, before hours of work, if a published folder would take no record of the code as it is."""
+    if store.published and code_version(registry.ROOT)["dirty"] is not False:
+        raise BenchError(
+            f"{store.root} is published and takes records of committed code alone: commit the changes in "
+            f"{registry.ROOT}, or give another folder with --results"
+        )
 
 
 def fault(error: Exception) -> tuple[str, str]:

@@ -39,14 +39,16 @@ def _packages() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def code_version(folder: Path) -> dict[str, Any]:
-    """Commit of the checkout, and whether tracked files differ from it; nulls outside a checkout."""
+    """Returns the commit of the checkout, and whether tracked files differ from it, results apart; nulls outside a
+    checkout."""
 
     def git(*words: str) -> str | None:
         done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else None
 
     try:
-        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+        commit = git("rev-parse", "HEAD")
+        changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results")
     except FileNotFoundError:  # no git on this machine
         commit, changes = None, None
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}

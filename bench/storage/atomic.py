@@ -1,8 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the hash that says they are."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import tempfile
 import time
 from contextlib import suppress
@@ -38,9 +40,15 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         raise BenchError(f"cannot write {path}: {error.strerror}; choose another folder with --results") from error
 
 
-def clear_abandoned(folder: Path) -> None:
-    """Removes what killed processes left half-written below a folder."""
-    for stale in folder.rglob(".tmp-*"):
+def clear_abandoned(folder: Path, pattern: str = "**/.tmp-*", age_s: float = ABANDONED_S) -> None:
+    """Removes what killed processes left half-written in a folder: files, or folders, older than ``age_s`` seconds."""
+    for left in folder.glob(pattern):
         with suppress(FileNotFoundError):  # just finished, or cleared by another process
-            if time.time() - stale.stat().st_mtime > ABANDONED_S:
-                stale.unlink()
+            if time.time() - left.stat().st_mtime > age_s:
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the sha256 of a file's content, in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,27 +6,27 @@ import errno
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
 from filelock import FileLock
 
 from bench.errors import BenchError
+from bench.storage.atomic import clear_abandoned
 
-ABANDONED_S = 6 * 3600  # a temporary folder older than this belongs to no living process
+FOLDER_ABANDONED_S = 6 * 3600  # a temporary folder older than this belongs to no living process
 
 
 def root() -> Path:
-    """The cache folder: ``$BENCH_CACHE``, or the user's cache folder of this system."""
+    """Returns the cache folder: ``$BENCH_CACHE``, or the user's cache folder of this system."""
     return Path(os.environ.get("BENCH_CACHE") or platformdirs.user_cache_dir("mlm-mtl-bench"))
 
 
 @contextmanager
 def only_one(name: str) -> Iterator[None]:
-    """One process at a time in this block; the others wait. A killed process lets go."""
+    """Lets one process at a time into this block; the others wait. A killed process lets go."""
     folder = root() / "locks"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,16 +42,13 @@ def only_one(name: str) -> Iterator[None]:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder that becomes ``target`` when the block ends well, and vanishes when it does not.
+    """Makes a temporary folder that becomes ``target`` when the block ends well, and vanishes when it does not.
 
     Where another process has made the target meanwhile, that one stays. Raises BenchError if it cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f".{target.name}-*"):  # by a process that was killed
-            with suppress(FileNotFoundError):
-                if time.time() - left.stat().st_mtime > ABANDONED_S:
-                    shutil.rmtree(left, ignore_errors=True)
+        clear_abandoned(target.parent, f".{target.name}-*", FOLDER_ABANDONED_S)
         made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
         raise BenchError(

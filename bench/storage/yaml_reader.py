@@ -19,7 +19,7 @@ TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "fl
 
 @contextmanager
 def at(place: str) -> Iterator[None]:
-    """What is wrong inside is wrong at this place of a file; at no place if it is empty."""
+    """Names a place of a file in every BenchError of this block; no place if it is empty."""
     try:
         yield
     except BenchError as error:
@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """See PyYAML; tags that mean more than plain data are refused."""
+        """Reads a node as PyYAML does, and refuses tags that mean more than plain data."""
         node: yaml.Node | None = super().compose_node(parent, index)
         if node is not None and node.tag not in TAGS:
             problem = f"the tag {node.tag} is not allowed; write plain values"
@@ -86,24 +86,24 @@ class Reader:
             raise BenchError(f"{path}: something in it contains itself, or is nested too deep") from error
 
     def place(self, node: yaml.Node) -> str:
-        """File and line."""
+        """Returns the file and line of a node."""
         return f"{self.path} line {node.start_mark.line + 1}"
 
     def wrong(self, node: yaml.Node, what: str, wanted: str) -> BenchError:
-        """The error that ``what`` should be ``wanted`` and is not."""
+        """Returns the error that ``what`` should be ``wanted`` and is not."""
         return BenchError(f"{self.place(node)}: {what}: expected {wanted}, got {json.dumps(self.value(node))}")
 
     def budget(self, node: yaml.Node) -> dict[str, int]:
-        """Epochs and patience, as far as they are given."""
+        """Returns epochs and patience, as far as they are given."""
         parts = self.parts(node, "budget", ("epochs", "patience"))
         return {key: self.whole(part, key) for key, part in parts.items()}
 
     def settings(self, node: yaml.Node, what: str) -> dict[str, Any]:
-        """A mapping of any keys to plain data."""
+        """Returns a mapping of any keys to plain data."""
         return {key: self.value(part) for key, part in self.parts(node, what).items()}
 
     def parts(self, node: yaml.Node, what: str, known: Iterable[str] | None = None) -> dict[str, yaml.Node]:
-        """The nodes of a mapping by key; of the known keys alone, if they are given."""
+        """Returns the nodes of a mapping by key; refuses other keys than the known ones, if they are given."""
         if not isinstance(node, yaml.MappingNode):
             raise self.wrong(node, what, "a mapping such as KEY: VALUE")
         found: dict[str, yaml.Node] = {}
@@ -117,27 +117,27 @@ class Reader:
         return found
 
     def items(self, node: yaml.Node, what: str) -> list[yaml.Node]:
-        """The nodes of a list that has any."""
+        """Returns the nodes of a list that has any."""
         if not isinstance(node, yaml.SequenceNode) or not node.value:
             raise self.wrong(node, what, "a list with at least one item")
         return list(node.value)
 
     def whole(self, node: yaml.Node, what: str) -> int:
-        """A whole number, at least 1."""
+        """Returns a whole number, at least 1."""
         value = self.value(node)
         if type(value) is not int or value < 1:
             raise self.wrong(node, what, "a whole number, at least 1")
         return value
 
     def text(self, node: yaml.Node, what: str, wanted: str = "a text") -> str:
-        """A text."""
+        """Returns a text."""
         value = self.value(node)
         if not isinstance(value, str):
             raise self.wrong(node, what, wanted)
         return value
 
     def value(self, node: yaml.Node) -> Any:
-        """Plain data: what JSON has, no key twice."""
+        """Returns plain data: what JSON has, no key twice."""
         if isinstance(node, yaml.MappingNode):
             return {key: self.value(part) for key, part in self.parts(node, "a mapping").items()}
         if isinstance(node, yaml.SequenceNode):

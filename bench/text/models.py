@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from bench.data.raw import source
 from bench.data.raw.archive import unpack
 from bench.errors import BenchError, unknown
 from bench.storage import cache
+from bench.storage.atomic import sha256_of
 from bench.text import convert
 
 WEIGHTS = "model.safetensors"
@@ -309,5 +309,4 @@ def _check_architecture(file: Path, which: str) -> None:
 
 @lru_cache(maxsize=8)
 def _weights_digest(folder: Path) -> str:
-    with (folder / WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(folder / WEIGHTS)

@@ -20,6 +20,7 @@ import torch
 from bench.errors import BenchError
 from bench.execution.progress import Progress
 from bench.execution.ready import prepare_all
+from bench.execution.record import check_code
 from bench.spec import Spec
 from bench.storage.atomic import write_atomically
 from bench.storage.records import Store
@@ -49,7 +50,9 @@ def tune(
     of this call that work on it; others, here or where ``storage`` can be reached, may work on it at the same time.
     Raises BenchError for what the user must mend; a trial that fails is stored with its reason and stops nothing.
     """
-    Store(results).check_writable()
+    store = Store(results)
+    store.check_writable()
+    check_code(store)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     (folder,) = prepare_all([spec], raw, progress)
     torch.set_num_threads(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from bench import registry
 from bench.cli.show import sparkline
 from bench.errors import BenchError
+from bench.storage.reading import read_record
 from bench.storage.records import Store
 from tests.support.command import Bench
 
@@ -20,9 +20,8 @@ REFERENCE = registry.ROOT / "results" / "reference"
 
 
 def record_of(pattern: str) -> dict[str, Any]:
-    """The first published record in a folder of runs."""
-    found: dict[str, Any] = json.loads(min((REFERENCE / "runs").glob(f"{pattern}/*.json")).read_text("utf-8"))
-    return found
+    """The first published record of a data set and a method, DATASET/METHOD."""
+    return read_record(next(p for p in Store(REFERENCE).places() if f"{p.dataset}/{p.method}" == pattern))
 
 
 def shown(bench: Bench, key: str, *more: str) -> str:
@@ -72,11 +71,10 @@ def test_json_is_the_record_and_the_command(bench: Bench) -> None:
 
 
 def test_the_first_characters_are_enough_if_they_are_unique(tmp_path: Path) -> None:
-    paths = sorted((REFERENCE / "runs" / "sim-news" / "mmoe").glob("*.json"))
-    folder = tmp_path / "runs" / "sim-news" / "mmoe"
-    shutil.copytree(paths[0].parent, folder)
-    key = paths[0].stem
     store = Store(tmp_path)
+    key = record_of("sim-news/mmoe")["key"]
+    folder = store.put(record_of("sim-news/mmoe")).parent
+    store.put(record_of("sim-news/ple"))
     assert store.find(key[:8])["key"] == key
     with pytest.raises(BenchError, match=f"no record '{key}0' in .*; nearest: {key} \\(sim-news mmoe\\)"):
         store.find(f"{key}0")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import Any
 
 from bench import registry
 from bench.spec import canonical
 from bench.spec.command import reproduce_command, short_command
+from bench.storage.reading import read_record
+from bench.storage.records import Store
 from tests.support.command import understood
 
-RUNS = registry.ROOT / "results" / "reference" / "runs"
+REFERENCE = Store(registry.ROOT / "results" / "reference")
 SPEC = {
     "dataset": "toy", "dataset_config": {"domains": {"train": ["a b"], "test": ["c"]}}, "method": "mmoe",
     "config": {"lr": 0.002, "flag": "true", "empty": None, "text": "it's"}, "seed": 2,
@@ -21,8 +22,7 @@ SPEC = {
 
 def one_of_each() -> dict[str, dict[str, Any]]:
     """The record with the last seed of each configuration on each data set: tuned ones and declined ones, too."""
-    records = [json.loads(path.read_text("utf-8")) for path in RUNS.glob("*/*/*.json")]
-    records.sort(key=lambda r: int(r["spec"]["seed"]))
+    records = sorted(REFERENCE.records(), key=lambda r: int(r["spec"]["seed"]))
     return {canonical([r["spec"][key] for key in ("dataset", "method", "config", "lm")]): r for r in records}
 
 
@@ -34,7 +34,8 @@ def test_names_the_published_runs() -> None:
 
 
 def test_all_seeds_of_a_row() -> None:
-    record = json.loads(next((RUNS / "movielens-100k" / "mmoe").glob("*.json")).read_text("utf-8"))
+    place = next(p for p in REFERENCE.places(["movielens-100k"]) if p.method == "mmoe")
+    record = read_record(place)
     specs = understood(reproduce_command(record["spec"], 3))
     assert [spec.seed for spec in specs] == [0, 1, 2]
     assert record["spec"] in [{**spec.to_dict(), "seed": record["spec"]["seed"]} for spec in specs]

@@ -1,8 +1,7 @@
-"""Content keys, derived seeds, configuration, registry and store."""
+"""Content keys, derived seeds, configuration and registry."""
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
 from pathlib import Path
@@ -15,8 +14,6 @@ from bench import registry
 from bench.errors import BenchError, unknown
 from bench.spec import Spec, canonical, config, derive_seed, digest, rounded
 from bench.spec.settings import COMMON, COMMON_SPACE, parse
-from bench.storage.atomic import write_atomically
-from bench.storage.records import Store
 from bench.suites.specify import specify
 
 SPEC = Spec(
@@ -178,52 +175,6 @@ def test_a_plugin_may_not_take_a_name(tmp_path: Path) -> None:
             registry.methods()
     finally:
         registry._plugins.pop("mmoe")
-
-
-def _record(seed: int = 0) -> dict[str, object]:
-    spec = Spec(**{**SPEC.__dict__, "seed": seed})
-    return {"schema": 1, "key": spec.key, "spec": spec.to_dict(), "status": "ok"}
-
-
-def test_store_keeps_records(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.check_writable()
-    records = [_record(seed) for seed in range(3)]
-    for record in records:
-        path = store.put(record)
-        assert path.parent == tmp_path / "runs" / "movielens-100k" / "mmoe"
-    assert store.get(SPEC.to_dict(), SPEC.key) is None
-    assert sorted(r["key"] for r in store.records()) == sorted(str(r["key"]) for r in records)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1, "key": "other"}', '{"schema": 99}'])
-def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
-    path = Store(tmp_path).put(_record())
-    path.write_text(text)
-    with pytest.raises(BenchError, match=path.name):
-        list(Store(tmp_path).records())
-
-
-def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def interrupted(*args: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("bench.storage.records.os.replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_record_of_schema_1_stays_readable() -> None:
-    """One frozen record of every schema ever released."""
-    path = registry.ROOT / "tests/support/fixtures/record-schema-1.json"
-    record = json.loads(path.read_text("utf-8"))
-    spec = Spec(**record["spec"])
-    assert spec.key == record["key"]
 
 
 def test_lowest_constraints_are_the_lower_bounds() -> None:

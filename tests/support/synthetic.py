@@ -11,15 +11,15 @@ from typing import Any
 
 from bench import registry
 from bench.spec import digest
+from bench.storage.records import Store
 
-TEMPLATE = "results/reference/runs/sim-news/single_task/c28282d58e1b863d.json"
+TEMPLATE = "c28282d58e1b863d"
 
 
 @cache
 def template() -> dict[str, Any]:
     """A real record, of 15 kB."""
-    made: dict[str, Any] = json.loads((registry.ROOT / TEMPLATE).read_text("utf-8"))
-    return made
+    return Store(registry.ROOT / "results" / "reference").find(TEMPLATE)
 
 
 def made(

@@ -20,6 +20,7 @@ import pooch
 
 from bench.data.raw.archive import gunzip, is_archive, unpack
 from bench.errors import BenchError
+from bench.storage.atomic import sha256_of
 from bench.storage.cache import new_folder
 from bench.storage.cache import root as cache_root
 
@@ -72,7 +73,7 @@ class Package:
             said = done.stderr.splitlines()
             reasons = [line for line in said if line.startswith("ERROR")] or said
             raise BenchError(f"pip download failed: {_line(reasons[-1] if reasons else 'no message')}")
-        found = _sha256(wheels[0])
+        found = sha256_of(wheels[0])
         if found != self.sha256:
             raise BenchError(f"{wheels[0].name} has sha256 {found}, expected {self.sha256}")
         return wheels[0]
@@ -290,21 +291,16 @@ def _cached(sources: Sequence[Source], into: Path) -> dict[str, Path] | None:
     if not any(origin == (s.label, s.digest) and digests.keys() == s.published.keys() for s in sources):
         return None
     for name, digest in digests.items():
-        if not (into / name).is_file() or _sha256(into / name) != digest:
+        if not (into / name).is_file() or sha256_of(into / name) != digest:
             log.warning("%s is damaged or missing; fetching the files again", into / name)
             return None
     return {name: into / name for name in digests}
 
 
 def _write_manifest(source: Source, folder: Path) -> None:
-    digests = {name: _sha256(folder / name) for name in source.published}
+    digests = {name: sha256_of(folder / name) for name in source.published}
     record = {"source": source.label, "digest": source.digest, "files": digests}
     (folder / MANIFEST).write_text(json.dumps(record, indent=1), "utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _line(error: object) -> str:
