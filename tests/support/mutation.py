@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -24,10 +25,13 @@ MISSED = ("survived", "no tests")
 def mutmut(*words: str, minutes: float) -> None:
     """Runs mutmut, at most so long: what it has found until then is kept."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+    process = subprocess.Popen([sys.executable, "-m", "mutmut", *words], env=environment, start_new_session=True)
     try:
-        subprocess.run([sys.executable, "-m", "mutmut", *words], env=environment, timeout=60 * minutes, check=False)
+        process.wait(60 * minutes)
     except subprocess.TimeoutExpired:
         print(f"stopped after {minutes:g} minutes", file=sys.stderr)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def outcomes() -> dict[str, int | None]:
@@ -42,9 +46,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=50)
+    parser.add_argument("--minutes", type=float, default=30, help="of each of its two parts")
     given = parser.parse_args()
-    mutmut("run", "no.such.fault*", minutes=10)  # makes them all, and notes which test calls which function
+    mutmut("run", "no.such.fault*", minutes=given.minutes)  # makes them all, and notes which test calls which function
     names = sorted(outcomes())
     sample = sorted(random.Random(given.seed).sample(names, min(given.size, len(names))))
     mutmut("run", *sample, minutes=given.minutes)
