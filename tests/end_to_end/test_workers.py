@@ -98,7 +98,7 @@ def test_runs_that_end_their_workers(
     every = [process for of in processes.values() for process in of]
     assert len({*every, os.getpid()}) == 8 and not any(psutil.pid_exists(process) for process in every)
     assert multiprocessing.active_children() == []
-    only = (*PLAN, *unruly[8:12], *options[-2:], "--workers", 1, "--retry")
+    only = (*PLAN, *unruly[8:12], *options[:2], *options[-2:], "--retry")
     assert "1 ok" in bench(*only).stderr
     assert begun["leaving"]()[2] != os.getpid()  # one run, and yet not in this process
 
