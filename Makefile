@@ -47,8 +47,8 @@ slow: $(SETUP)  ## tests on the real data and the real language model, minutes
 speed: $(SETUP)  ## ratios against peers and a bare loop, into results/SPEED.md
 	GOMP_SPINCOUNT=300000 $(BIN)/python -m pytest tests/speed -o addopts= -s --report results/SPEED.md --benchmark-columns=min,median,max
 
-board: $(SETUP)  ## the published leaderboard, claims, page and figures are what their records give
-	$(BIN)/bench board --check --results $(REFERENCE) --html $(REFERENCE)/site --figures $(REFERENCE)/figures
+board: $(SETUP)  ## the published leaderboard, claims, page, figures and tables are what their records give
+	$(BIN)/bench board --check --results $(REFERENCE) --html $(REFERENCE)/site --figures $(REFERENCE)/figures --readme README.md
 	$(BIN)/bench verify-claims --check --results $(REFERENCE)
 
 .venv/.bench: pyproject.toml constraints.txt

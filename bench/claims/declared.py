@@ -7,29 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BenchError, unknown
 from bench.leaderboard.selection import Selector
 from bench.storage.yaml_reader import Reader, at
 
 PATH = Path(__file__).with_name("claims.yaml")
-
-
 MOST = 100  # seeds that are still worth a command
-
-
 TESTS = ("better", "not worse", "equivalent")
-
-
 HOLDS = ("everywhere", "somewhere")
-
-
 PARTS = ("test", "cold_item", "cold_user")
-
-
-KEYS = ("claim", "source", "test", "margin", "rows", "tasks", "part", "holds", "datasets", "refuted", "note")
-
-
 NEEDED = ("claim", "source", "test", "margin", "rows", "datasets", "refuted")
+OPTIONAL = ("tasks", "part", "holds", "note")
 
 
 @dataclass(frozen=True)
@@ -63,17 +50,10 @@ def declared(path: Path = PATH) -> list[Claim]:
 
 
 def _claim(reader: Reader, name: str, node: Any) -> Claim:
-    parts = reader.parts(node, name, KEYS)
-    for key in NEEDED:
-        if key not in parts:
-            raise BenchError(f"{reader.place(node)}: claim '{name}' has no {key}")
+    parts = reader.parts(node, name, (*NEEDED, *OPTIONAL), NEEDED)
 
     def word(key: str, known: Sequence[str]) -> str:
-        chosen = reader.text(parts[key], key) if key in parts else known[0]
-        with at(reader.place(parts.get(key, node))):
-            if chosen not in known:
-                raise unknown(key, chosen, known)
-        return chosen
+        return reader.word(parts[key], key, known) if key in parts else known[0]
 
     def texts(key: str) -> tuple[str, ...]:
         return tuple(reader.text(item, key) for item in reader.items(parts[key], key))

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.leaderboard.grouping import Entry
+from bench.leaderboard.grouping import RowRuns
 from bench.leaderboard.selection import Rows, Selector, trials
 from bench.spec.command import short_command
+from bench.spec.settings import parse
 
 TRIALS = 20  # of a study, where no other row tells how many
 
 
-def more(group: Rows, entries: Sequence[Entry], seeds: int) -> tuple[str, ...]:
+def more(group: Rows, entries: Sequence[RowRuns], seeds: int) -> tuple[str, ...]:
     """The commands that give rows their first ``seeds`` seeds, for those that lack some."""
     lacking = [entry for entry in entries if not set(range(seeds)) <= entry.runs.keys()]
     return tuple(short_command(group.spec(entry), seeds) for entry in lacking)
@@ -33,8 +34,6 @@ def missing(dataset: str, kin: Sequence[Rows], selectors: Sequence[Selector], se
 
 
 def _new(dataset: str, group: Rows | None, selector: Selector, seeds: int) -> list[str]:
-    from bench.spec.settings import parse
-
     settings = {key: parse(value) for key, value in selector.settings.items()}
     about: dict[str, Any] = {"dataset": dataset, "dataset_config": {}, "budget": {}}
     if group is not None:

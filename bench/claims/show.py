@@ -3,45 +3,37 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from textwrap import indent
 
-from tabulate import tabulate
+from bench.claims.verify import Evidence, Finding
+from bench.markup import bullets, escape, folded, github, grid, plus_minus, show_p, wrap
+from bench.statistics.many import ALPHA
 
-from bench.claims.verify import ALPHA, Finding, Line
-from bench.leaderboard.render.comparison import show_p
-from bench.markup import escape, wrap
-
+SUMMARY = ["claim", "answer", "p", "why"]
 HEADERS = ["data set", "A", "B", "measure", "A - B", "seeds", "p it holds", "p it does not", "settings"]
 
 
 def to_console(findings: Sequence[Finding], width: int | None = None) -> str:
     """The answers in one table, then the numbers behind each."""
-    blocks = [str(tabulate(_summary(findings), ["claim", "answer", "p", "why"], "simple", disable_numparse=True))]
+    blocks = [grid(SUMMARY, _summary(findings))]
     for finding in findings:
-        body = [[textwrap.fill(cell, 36, break_on_hyphens=False) for cell in _cells(line)] for line in finding.lines]
-        grid = str(tabulate(body, HEADERS, "simple", disable_numparse=True))
-        text = wrap(_about(finding), width)
-        blocks.append("\n".join([text, textwrap.indent(grid, "  ")]))
-        if finding.commands:
-            blocks[-1] += "\n" + "\n".join(f"  {command}" for command in finding.commands)
+        table = indent(folded(HEADERS, map(_cells, finding.lines), 36), "  ")
+        blocks.append("\n".join([wrap(_about(finding), width), table, *(f"  {line}" for line in finding.commands)]))
     return "\n\n".join([*blocks, wrap(_legend(findings), width)]) + "\n"
 
 
 def to_markdown(findings: Sequence[Finding]) -> str:
     """GitHub Markdown: the answers in one table, a section for each claim, how to read it."""
-    summary = [[escape(cell) for cell in row] for row in _summary(findings)]
-    blocks = ["# Claims", _github(summary, ["claim", "answer", "p", "why"])]
+    blocks = ["# Claims", github(SUMMARY, _summary(findings))]
     for finding in findings:
-        body = [[escape(cell) for cell in _cells(line)] for line in finding.lines]
         title, *text = _about(finding)
-        blocks += [f"## {escape(title)}", "\n".join(f"- {escape(line)}" for line in text), _github(body, HEADERS)]
+        blocks += [f"## {escape(title)}", bullets(text), github(HEADERS, map(_cells, finding.lines))]
         if finding.commands:
             blocks.append("\n".join(["```sh", *finding.commands, "```"]))
-    blocks += ["## How to read it", "\n".join(f"- {escape(line)}" for line in _legend(findings))]
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join([*blocks, "## How to read it", bullets(_legend(findings))]) + "\n"
 
 
 def to_json(findings: Sequence[Finding]) -> str:
@@ -50,10 +42,6 @@ def to_json(findings: Sequence[Finding]) -> str:
     for entry, finding in zip(found, findings, strict=True):
         entry["claim"]["pairs"] = [[str(a), str(b)] for a, b in finding.claim.pairs]
     return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _github(body: list[list[str]], headers: list[str]) -> str:
-    return str(tabulate(body, headers, "github", disable_numparse=True))
 
 
 def _summary(findings: Sequence[Finding]) -> list[list[str]]:
@@ -81,13 +69,13 @@ def _about(finding: Finding) -> list[str]:
     return lines
 
 
-def _cells(line: Line) -> list[str]:
+def _cells(line: Evidence) -> list[str]:
     if line.difference is None:
         return [line.where, line.a, line.b, line.measure, f"missing: {line.missing}", "", "", "", ""]
-    half = "" if line.half_width is None else f" ± {line.half_width:.4f}"
     needed = f" ({line.needed} to settle)" if line.needed and line.needed > len(line.seeds) else ""
+    difference = f"{line.difference:+z.4f}{plus_minus(line.half_width)}"
     return [
-        line.where, line.a, line.b, line.measure, f"{line.difference:+z.4f}{half}", f"{len(line.seeds)}{needed}",
+        line.where, line.a, line.b, line.measure, difference, f"{len(line.seeds)}{needed}",
         show_p(line.p_for), show_p(line.p_against), line.tuning,
     ]  # fmt: skip
 

@@ -10,21 +10,20 @@ import numpy as np
 from scipy.special import nctdtr, ndtr, stdtrit
 
 from bench.claims.declared import MOST, Claim
-from bench.leaderboard.columns import MEAN
-from bench.leaderboard.grouping import Entry, Record, Task
+from bench.claims.missing_runs import missing, more
+from bench.leaderboard.grouping import Record, RowRuns
 from bench.leaderboard.selection import Rows, Selector, comparable, skills, trials
+from bench.leaderboard.terms import MEAN, Task
 from bench.statistics.intervals import sd
-from bench.statistics.many import holm
-from bench.statistics.paired import paired, seeds_needed
+from bench.statistics.many import ALPHA, holm
+from bench.statistics.paired import SEEDS_NEEDED, paired
 
-ALPHA, POWER = 0.05, 0.8
-
-
+POWER = 0.8  # the chance with which the seeds that a claim needs settle it
 Answer = Literal["confirmed", "refuted", "undecided"]
 
 
 @dataclass(frozen=True)
-class Line:
+class Evidence:
     """One pair in one measure on one group of rows: d over the common seeds with the half-width of its 95 % interval.
 
     p_for and p_against: one-sided t tests that the claim holds here, and that it does not. They are None, and
@@ -52,7 +51,7 @@ class Finding:
     commands: for an undecided claim, the runs that would help."""
 
     claim: Claim
-    lines: tuple[Line, ...]
+    lines: tuple[Evidence, ...]
     p: float | None
     answer: Answer
     reason: str
@@ -84,7 +83,7 @@ def verify(records: Iterable[Record], claims: Sequence[Claim]) -> list[Finding]:
     return found
 
 
-def _lines(claim: Claim, known: Sequence[Rows]) -> Iterator[Line]:
+def _lines(claim: Claim, known: Sequence[Rows]) -> Iterator[Evidence]:
     for dataset in claim.datasets:
         for a, b in claim.pairs:
             here = [g for g in known if g.dataset == dataset]
@@ -94,11 +93,11 @@ def _lines(claim: Claim, known: Sequence[Rows]) -> Iterator[Line]:
             if not both:
                 absent = [str(s) for s in (a, b) if not any(g.find(s) for g in here)] or [str(a), str(b)]
                 why = f"no row {' and no row '.join(absent)}" + ("" if len(absent) == 1 else " beside it")
-                yield Line(dataset, str(a), str(b), MEAN, missing=why if here else "no records of this data set")
+                yield Evidence(dataset, str(a), str(b), MEAN, missing=why if here else "no records of this data set")
 
 
-def _measured(claim: Claim, group: Rows, a: Selector, b: Selector) -> Iterator[Line]:
-    line = Line(group.title, str(a), str(b), MEAN)
+def _measured(claim: Claim, group: Rows, a: Selector, b: Selector) -> Iterator[Evidence]:
+    line = Evidence(group.title, str(a), str(b), MEAN)
     rows = group.find(a), group.find(b)
     for selector, some in zip((a, b), rows, strict=True):
         if len(some) > 1:
@@ -118,14 +117,14 @@ def _measured(claim: Claim, group: Rows, a: Selector, b: Selector) -> Iterator[L
         yield _tested(claim, replace(line, measure=name), *sides)
 
 
-def _tuning(a: Entry, b: Entry) -> str:
+def _tuning(a: RowRuns, b: RowRuns) -> str:
     own, other = trials(a), trials(b)
     if own == other:
         return f"tuned, {own} trials each" if own else "defaults"
     return f"UNEQUAL: {own} against {other} trials"
 
 
-def _tested(claim: Claim, line: Line, a: dict[int, float], b: dict[int, float]) -> Line:
+def _tested(claim: Claim, line: Evidence, a: dict[int, float], b: dict[int, float]) -> Evidence:
     seeds = tuple(sorted(a.keys() & b.keys()))
     if not seeds:
         return replace(line, missing="no common seed with a result")
@@ -149,7 +148,7 @@ def _above(a: Sequence[float], b: Sequence[float]) -> float:
     return half if found.mean > 0 else 1 - half
 
 
-def _combined(claim: Claim, lines: Sequence[Line]) -> tuple[float | None, float | None]:
+def _combined(claim: Claim, lines: Sequence[Evidence]) -> tuple[float | None, float | None]:
     """p that the claim holds, and that it does not. What must hold on every line is as sure as the weakest of them, and
     needs them all; what needs one line has as many chances as there are lines (Bonferroni)."""
     sides: list[float | None] = []
@@ -165,7 +164,7 @@ def _combined(claim: Claim, lines: Sequence[Line]) -> tuple[float | None, float 
     return sides[0], sides[1]
 
 
-def _lean(claim: Claim, line: Line) -> float | None:
+def _lean(claim: Claim, line: Evidence) -> float | None:
     """How far the observed difference is inside what is claimed; negative outside, None if there is none."""
     if line.difference is None:
         return None
@@ -174,7 +173,7 @@ def _lean(claim: Claim, line: Line) -> float | None:
     return line.difference + (claim.margin if claim.test == "not worse" else -claim.margin)
 
 
-def _with_needed(claim: Claim, line: Line, known: Sequence[Rows], claims: int, lines: int) -> Line:
+def _with_needed(claim: Claim, line: Evidence, known: Sequence[Rows], claims: int, lines: int) -> Evidence:
     """The line of an undecided claim with the seeds that would settle it."""
     lean = _lean(claim, line)
     if line.p_for is None or lean is None:
@@ -189,12 +188,12 @@ def _with_needed(claim: Claim, line: Line, known: Sequence[Rows], claims: int, l
     return replace(line, needed=seeds_for(abs(lean), spread, alpha))
 
 
-def _pair(line: Line, known: Sequence[Rows]) -> tuple[Rows, list[Entry]]:
+def _pair(line: Evidence, known: Sequence[Rows]) -> tuple[Rows, list[RowRuns]]:
     (group,) = [g for g in known if g.title == line.where]
     return group, [group.find(Selector.of(side))[0] for side in (line.a, line.b)]
 
 
-def _tasks(claim: Claim, line: Line, group: Rows) -> Sequence[Task]:
+def _tasks(claim: Claim, line: Evidence, group: Rows) -> Sequence[Task]:
     if claim.tasks is None:
         return group.tasks
     return [t for t in group.tasks if t.name == line.measure]
@@ -213,18 +212,15 @@ def seeds_for(distance: float, spread: float, alpha: float) -> int | None:
     return int(enough[0]) if len(enough) else None
 
 
-def _outlook(claim: Claim, lines: Sequence[Line], known: Sequence[Rows]) -> tuple[str, tuple[str, ...]]:
+def _outlook(claim: Claim, lines: Sequence[Evidence], known: Sequence[Rows]) -> tuple[str, tuple[str, ...]]:
     """What an undecided claim lacks, in words, and the commands for it."""
-    from bench.claims import missing_runs
-    from bench.claims.missing_runs import more
-
     words: list[str] = []
     commands: list[str] = []
     lacking, measured = [line for line in lines if line.missing], [line for line in lines if not line.missing]
     for line in lacking:
         kin = [g for g in known if line.where in (g.title, g.dataset)]
-        seeds = max([seeds_needed(), *(len(other.seeds) for other in measured)])
-        commands += missing_runs.missing(line.where, kin, [Selector.of(line.a), Selector.of(line.b)], seeds)
+        seeds = max([SEEDS_NEEDED, *(len(other.seeds) for other in measured)])
+        commands += missing(line.where, kin, [Selector.of(line.a), Selector.of(line.b)], seeds)
     if lacking:
         words.append(f"{len(lacking)} of {len(lines)} comparisons lack runs")
     if measured:

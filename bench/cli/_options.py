@@ -63,10 +63,10 @@ def settings_of(pairs: tuple[str, ...]) -> dict[str, Any]:
 def loaded(name: str, knobs: tuple[str, ...], folder: Path | None) -> tuple[Any, Any]:
     """The data set of a name, and its prepared data."""
     from bench.data.load import load
-    from bench.data.prepare import make
+    from bench.data.prepare import configured
     from bench.data.prepare import prepare as prepared
 
-    dataset, _ = make(name, settings_of(knobs))
+    dataset, _ = configured(name, settings_of(knobs))
     return dataset, load(prepared(name, settings_of(knobs), folder))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -11,6 +11,9 @@ from bench.cli._main import main
 from bench.cli._options import results_option, width
 from bench.errors import BenchError
 from bench.leaderboard.filters import FAMILIES, Filter
+
+if TYPE_CHECKING:
+    from bench.leaderboard.tables import Board
 
 FORMATS = ("console", "markdown", "latex", "csv", "json")
 
@@ -20,7 +23,7 @@ FORMATS = ("console", "markdown", "latex", "csv", "json")
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="console", show_default=True, help="How to print."
 )
-@click.option("--json", "form", flag_value="json", help="The same as --format json.")
+@click.option("--json", "form", flag_value="json", help="As --format json.")
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of printing."
 )
@@ -34,6 +37,10 @@ FORMATS = ("console", "markdown", "latex", "csv", "json")
 @click.option("--html", type=click.Path(path_type=Path, file_okay=False), help="Write a web page to this folder too.")
 @click.option("--figures", type=click.Path(path_type=Path, file_okay=False), help="Write figures to this folder too.")
 @click.option("--figure-format", "drawn", type=click.Choice(["svg", "png"]), default="svg", show_default=True)
+@click.option(
+    "--readme", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Fill the tables of this Markdown file too, between <!-- table: TITLE --> and <!-- /table -->.",
+)  # fmt: skip
 @click.option("--check", is_flag=True, help="Write nothing; fail if the stored leaderboard differs.")
 @click.option("--compare", "pair", nargs=2, metavar="A B", help="Instead, two rows head to head: 'mmoe, tuned' ple.")
 @click.option(
@@ -47,6 +54,7 @@ def board(
     html: Path | None,
     figures: Path | None,
     drawn: Literal["svg", "png"],
+    readme: Path | None,
     check: bool,
     pair: tuple[str, str] | None,
     margin: float | None,
@@ -59,52 +67,50 @@ def board(
     """
     from bench.leaderboard import publish
     from bench.leaderboard.board import stored
-    from bench.leaderboard.render.csv import to_csv
-    from bench.leaderboard.render.latex import to_latex
-    from bench.leaderboard.render.text import to_console, to_json, to_markdown
     from bench.storage.atomic import write_atomically
 
     wanted = Filter(**only, budget=_budget(budget))  # type: ignore[arg-type]
     if margin is not None and pair is None:
         raise BenchError("--margin goes with --compare A B")
     if pair is not None:
-        if output or form not in ("console", "json") or html or figures or check:
+        if output or form not in ("console", "json") or html or figures or readme or check:
             raise BenchError(
                 "--compare is only printed, as text or with --json; leave --output, --html and the like out"
             )
         _compare(results, form == "json", pair, margin, wanted)
         return
-    if check and (str(wanted) or output or form != "console"):
-        raise BenchError("--check compares the whole leaderboard; give it no filter, --format or --output")
+    whole = not (str(wanted) or output or form != "console")
+    if (check or readme) and not whole:
+        raise BenchError("--check and --readme take the whole leaderboard; give no filter, --format or --output")
     made = stored(results, wanted)
-    path = results / "LEADERBOARD.md"
-    files, missing = publish.files(made, results, html, figures, drawn)
+    places = publish.Places(results, html, figures, readme)
+    files, missing = publish.files(made, places, drawn)
     if check:
-        files[path] = to_markdown(made).encode()
-        folders = [("--results", results), ("--html", html), ("--figures", figures)]
-        command = " ".join(f"{name} {folder}" for name, folder in folders if folder)
-        publish.check(files, figures, f"bench board {command}")
-        more = f", and so do {len(files) - 1} files of page and figures" if len(files) > 1 else ""
-        click.echo(f"{path} agrees with the records{more}")
+        publish.check(files, places)
+        more = f"; files checked beside it: {len(files) - 1}" if len(files) > 1 else ""
+        click.echo(f"{places.leaderboard} agrees with the records{more}")
         return
-    renderers = {
-        "console": lambda: to_console(made, None if output else width()),
-        "markdown": lambda: to_markdown(made),
-        "latex": lambda: to_latex(made),
-        "csv": lambda: to_csv(made),
-        "json": lambda: to_json(made),
-    }
-    text = renderers[form]()
+    text = _rendered(made, form, None if output else width())
+    if not whole:
+        del files[places.leaderboard]
     if output:
         files[output] = text.encode()
     else:
         click.echo(text, nl=False)
-        if form == "console" and not str(wanted):
-            files[path] = to_markdown(made).encode()
     for place, data in files.items():
         write_atomically(place, data)
     for reason in missing:
         click.echo(f"not drawn: {reason}", err=True)
+
+
+def _rendered(made: Board, form: str, columns: int | None) -> str:
+    from bench.leaderboard.render.csv import to_csv
+    from bench.leaderboard.render.latex import to_latex
+    from bench.leaderboard.render.text import to_console, to_json, to_markdown
+
+    if form == "console":
+        return to_console(made, columns)
+    return {"markdown": to_markdown, "latex": to_latex, "csv": to_csv, "json": to_json}[form](made)
 
 
 def _budget(pairs: tuple[str, ...]) -> dict[str, int]:

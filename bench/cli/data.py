@@ -22,11 +22,11 @@ def data() -> None:
 @knob_option
 def prepare(name: str, folder: Path | None, knobs: tuple[str, ...]) -> None:
     """Fetch, build and encode data set NAME. What is there already is not made again."""
-    from bench.data.prepare import prepare as make
+    from bench.data.prepare import prepare as prepare_dataset
     from bench.execution.progress import progress
 
     with progress(1) as shown:
-        path = make(name, settings_of(knobs), folder, shown.step)
+        path = prepare_dataset(name, settings_of(knobs), folder, shown.step)
     click.echo(path)
 
 
@@ -37,11 +37,10 @@ def prepare(name: str, folder: Path | None, knobs: tuple[str, ...]) -> None:
 @json_option
 def info(name: str, folder: Path | None, knobs: tuple[str, ...], as_json: bool) -> None:
     """Sizes, label rates, cold-start shares, text coverage, licence and citation of data set NAME."""
-    from bench.data.describe import as_text
-    from bench.data.describe import info as describe
+    from bench.data import describe
 
-    found = describe(name, *loaded(name, knobs, folder))
-    click.echo(json.dumps(found, indent=1) if as_json else as_text(found))
+    found = describe.info(name, *loaded(name, knobs, folder))
+    click.echo(json.dumps(found, indent=1) if as_json else describe.as_text(found))
 
 
 @data.command()
@@ -51,6 +50,6 @@ def info(name: str, folder: Path | None, knobs: tuple[str, ...], as_json: bool) 
 @json_option
 def verify(name: str, folder: Path | None, knobs: tuple[str, ...], as_json: bool) -> None:
     """Recompute the hashes of data set NAME and look for leaks."""
-    from bench.data.describe import verify as checks
+    from bench.data import describe
 
-    report(checks(*loaded(name, knobs, folder)), as_json)
+    report(describe.verify(*loaded(name, knobs, folder)), as_json)

@@ -14,7 +14,7 @@ from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.papers.plan import Job
-    from bench.papers.table import Paper, Row
+    from bench.papers.table import Paper, PublishedRow
     from bench.spec import Spec
     from bench.storage.records import Store
 
@@ -100,7 +100,7 @@ def _run(paper: Paper, jobs: list[Job], store: Store, device: str, workers: int,
     return missing
 
 
-def _show_plan(paper: Paper, rows: list[Row], jobs: list[Job], store: Store, as_json: bool) -> None:
+def _show_plan(paper: Paper, rows: list[PublishedRow], jobs: list[Job], store: Store, as_json: bool) -> None:
     from bench import registry
     from bench.data.catalogue import needs
     from bench.papers import plan, show

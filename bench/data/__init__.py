@@ -1,1 +1,1 @@
-"""From raw files to memory-mapped splits."""
+"""Turns raw files into memory-mapped splits."""

@@ -1,4 +1,4 @@
-"""What the data sets are and whether they can be had here."""
+"""Lists the data sets and says whether they can be had here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.storage import cache
 
 
 def datasets() -> list[dict[str, Any]]:
-    """Name, domain, tasks, size, licence and state of every data set, and the files that it needs by hand.
+    """Returns name, domain, tasks, size, licence and state of every data set, and the files that it needs by hand.
 
     state: prepared (in this machine's cache), simulated, fetched on first use, or needs files. A broken file is a row
     that says so.
@@ -22,7 +22,7 @@ def datasets() -> list[dict[str, Any]]:
 
 
 def needs(name: str) -> str:
-    """The raw files of a data set and where they are from; empty if it is simulated."""
+    """Says which raw files a data set needs and where they are from; empty if it is simulated."""
     sources = registry.load_dataset(name)().sources
     if not sources:
         return ""

@@ -1,4 +1,4 @@
-"""What a prepared data set holds, and whether it keeps the rules: sizes, rates, hashes, leaks."""
+"""Describes a prepared data set and checks that it keeps the rules: sizes, rates, hashes, leaks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUSPICIOUS_AUC = 0.999
 
 
 def info(name: str, dataset: Dataset, data: Data) -> dict[str, Any]:
-    """Sizes, label rates, sparsity, cold shares, text coverage, licence and citation, JSON-able."""
+    """Returns sizes, label rates, sparsity, cold shares, text coverage, licence and citation, JSON-able."""
     splits = (data.train, data.valid, data.test, *data.extra)
     parts = {p.name: {**data.meta["parts"][p.name], **_part(p)} for p in splits}
     shown = [np.column_stack([p.user.numpy()[p.group], p.item.numpy()]) for p in splits]
@@ -68,7 +68,7 @@ def _part(split: Split) -> dict[str, Any]:
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """What ``info`` found, for people."""
+    """Renders what ``info`` found for the console."""
     texts, left_out = found["texts"], found["purged_rows"]
     width = max(len(t["name"]) for t in found["tasks"]) + 2
     lines = [f"{found['name']} ({found['domain']})", f"  {found['about']}", ""]
@@ -99,7 +99,7 @@ def as_text(found: dict[str, Any]) -> str:
 
 
 def verify(dataset: Dataset, data: Data) -> Iterator[tuple[str, str]]:
-    """The checks of a prepared data set, one after the other: what was checked, and what is wrong (empty: nothing)."""
+    """Checks a prepared data set; yields what was checked and what is wrong (empty: nothing), one after the other."""
     yield (
         "stored arrays have the recorded hash",
         "" if content_hash(data.folder) == data.meta["sha256"] else "the hash differs; prepare again",

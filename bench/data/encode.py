@@ -1,4 +1,4 @@
-"""Standard tables -> arrays. Everything that is fitted (codes, scalers) is fitted on the training part only."""
+"""Encodes standard tables as arrays. What is fitted (codes, scalers) is fitted on the training part only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESERVED = ("group", "rows", "row", "part", "position", "given", "time", "known"
 
 @dataclass
 class Encoded:
-    """Arrays by name (``train/item``, ``items/cat`` ...), the item texts, and what describes them."""
+    """Holds arrays by name (``train/item``, ``items/cat`` ...), the item texts, and what describes them."""
 
     arrays: Arrays
     texts: list[str]

@@ -1,4 +1,4 @@
-"""A prepared data set, opened again: memory-mapped splits and what describes them."""
+"""Opens a prepared data set: memory-mapped splits and what describes them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 from bench.api import Field, Items, Schema, Task
 from bench.data import split
 from bench.data.mapped import mapped
-from bench.data.tensors import Split
+from bench.data.tensors import OF_GROUPS, OF_ROWS, Split
 from bench.errors import BenchError
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A prepared data set. ``meta``: counts, hashes and descriptions as written beside the arrays."""
+    """Holds a prepared data set. ``meta``: counts, hashes and descriptions as written beside the arrays."""
 
     schema: Schema
     train: Split
@@ -32,7 +32,7 @@ class Data:
 
 @lru_cache(maxsize=8)
 def load(folder: Path) -> Data:
-    """The prepared data set of a folder, memory-mapped."""
+    """Opens the prepared data set of a folder, memory-mapped. Raises BenchError if an array of it is damaged."""
     meta = json.loads((folder / "meta.json").read_text("utf-8"))
     described = meta["schema"]
     schema = Schema(
@@ -61,17 +61,5 @@ def _split(folder: Path, name: str, schema: Schema, items: Items) -> Split:
         tasks = [t.name for t in schema.tasks if (folder / "arrays" / name / kind / f"{t.name}.npy").exists()]
         return {t: _tensor(folder, f"{name}/{kind}/{t}") for t in tasks}
 
-    plain = (
-        "user_cat",
-        "user_num",
-        "history",
-        "start",
-        "item",
-        "pair_cat",
-        "pair_num",
-        "user",
-        "cold_user",
-        "cold_item",
-    )
-    tensors = {key: _tensor(folder, f"{name}/{key}") for key in plain}
+    tensors = {key: _tensor(folder, f"{name}/{key}") for key in (*OF_GROUPS, "start", *OF_ROWS)}
     return Split(name=name, schema=schema, items=items, labels=named("label"), truth=named("truth"), **tensors)

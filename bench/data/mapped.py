@@ -1,4 +1,4 @@
-"""Columns in files: mapped, so that what is small enough is simply there, and read by parts where it is not.
+"""Maps columns that lie in files, and reads parts of those that are too large to be resident.
 
 A page of a mapped file that has been looked at stays in the process's resident memory, so that one pass over a large
 file makes all of it resident. What is read into a buffer does not; the system's page cache keeps it as well.
@@ -15,12 +15,11 @@ from torch import Tensor
 
 LARGE = 1 << 22  # rows; up to here a column is used as a whole
 
-
 _mapped: WeakValueDictionary[int, np.memmap] = WeakValueDictionary()  # where a mapping begins in memory -> the mapping
 
 
 def mapped(path: Path) -> Tensor:
-    """The array of a ``.npy`` file, memory-mapped. Raises OSError or ValueError if the file holds none."""
+    """Maps the array of a ``.npy`` file into memory. Raises OSError or ValueError if the file holds none."""
     # Copy-on-write: the pages stay shared and on disk, and torch accepts the array without a warning.
     array = np.load(path, mmap_mode="c")
     tensor = torch.from_numpy(array)
@@ -29,8 +28,8 @@ def mapped(path: Path) -> Tensor:
     return tensor
 
 
-def held(column: Tensor) -> Tensor:
-    """A contiguous tensor's values: of one that lies in a mapped file a copy, made without touching the mapping."""
+def in_memory(column: Tensor) -> Tensor:
+    """Returns a contiguous tensor in memory: a copy, made without touching the mapping, if it lies in a mapped file."""
     array = _mapped.get(column.untyped_storage().data_ptr()) if column.numel() else None
     if array is None or array.filename is None:
         return column

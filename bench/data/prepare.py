@@ -1,4 +1,4 @@
-"""Raw files -> a folder of tables and arrays, made once for each content and found again by it."""
+"""Makes a folder of tables and arrays of raw files, once for each content, and finds it again by that."""
 
 from __future__ import annotations
 
@@ -26,13 +26,11 @@ from bench.storage import cache
 from bench.storage.atomic import sha256_of
 
 Report = Callable[[str], None]
-
-
 TABLES = ("groups", "rows", "items", "users")
 
 
-def make(name: str, given: Mapping[str, Any]) -> tuple[Dataset, dict[str, Any]]:
-    """A data set and its resolved knobs. Raises BenchError for unknown names and bad knobs.
+def configured(name: str, given: Mapping[str, Any]) -> tuple[Dataset, dict[str, Any]]:
+    """Returns a data set and its resolved knobs. Raises BenchError for unknown names and bad knobs.
 
     Beside the data set's own knobs, ``domains`` = {"train": [...], "test": [...]} trains and selects on some values of
     its ``domain_field`` and tests on others; ``tasks`` = ["click", ...] leaves out all others.
@@ -63,7 +61,7 @@ def prepare(
     The folder is found by what decides its content: version, knobs, raw files and the code that makes it. ``report`` is
     told what begins, and at the end how fast it went.
     """
-    dataset, knobs = make(name, given or {})
+    dataset, knobs = configured(name, given or {})
     with cache.only_one(f"prepare-{name}"):
         return _prepared(dataset, name, knobs, folder, report)
 
@@ -125,7 +123,7 @@ def _built(dataset: Dataset, name: str, raw: Mapping[str, Path]) -> api.Tables:
 
 
 def content_hash(folder: Path) -> str:
-    """sha256 over every array and text of a prepared folder."""
+    """Returns the sha256 over every array and text of a prepared folder."""
     total = hashlib.sha256()
     for path in [*sorted((folder / "arrays").rglob("*.npy")), folder / "texts.json"]:
         total.update(path.relative_to(folder).as_posix().encode())
@@ -134,11 +132,14 @@ def content_hash(folder: Path) -> str:
 
 
 def code_digest(cls: type[Dataset]) -> str:
-    """Digest of the source files that decide what a data set becomes: those of its class and of what it inherits (the
-    contract's among them), and this folder's."""
+    """Returns a digest of the source files that decide what a data set becomes.
+
+    They are those of its class and of what it inherits, the contract among them, and all of this room.
+    """
     own = {Path(inspect.getfile(c)) for c in cls.__mro__ if c.__module__.partition(".")[0] == "bench"}
-    files = sorted(own | set(Path(__file__).parent.glob("*.py")))
-    return digest([sha256_of(f) for f in files])
+    room = Path(__file__).parent
+    files = own.union(room.rglob("*.py"), room.rglob("*.yaml"))
+    return digest([sha256_of(file) for file in sorted(files)])
 
 
 def _write(

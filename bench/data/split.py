@@ -1,4 +1,4 @@
-"""The split rule: global, temporal, whole groups, outcomes known in time."""
+"""Splits a data set: globally, by time, in whole groups, with outcomes known in time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PURGED = "purged"
 
 
 def boundaries(groups: pl.DataFrame, sizes: np.ndarray, rule: Temporal) -> tuple[float, float]:
-    """Times at which validation and test begin. ``sizes``: rows of each group.
+    """Returns the times at which validation and test begin. ``sizes``: rows of each group.
 
-    With shares, the first whole time step that leaves at most the wanted share of rows behind it: groups of one time
-    stay together.
+    With shares, a part begins at the first whole time step that leaves at most the wanted share of rows behind it:
+    groups of one time stay together.
     """
     if rule.absolute:
         return rule.valid, rule.test
@@ -30,9 +30,9 @@ def boundaries(groups: pl.DataFrame, sizes: np.ndarray, rule: Temporal) -> tuple
 
 
 def assign(groups: pl.DataFrame, sizes: np.ndarray, rule: Temporal) -> pl.Series:
-    """The part of each group: train, valid, test, the part that its ``extra`` names (from the test start on), or purged
-    (its outcome is known only after the next part begins, or it is extra before the test start).
+    """Returns the part of each group: train, valid, test, the part that its ``extra`` names, or purged.
 
+    A group is purged if its outcome is known only after the next part begins, or if it is extra before the test start.
     Raises BenchError if a part would be empty.
     """
     valid, test = boundaries(groups, sizes, rule)

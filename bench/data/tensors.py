@@ -1,7 +1,7 @@
-"""A prepared split: contiguous tensors, and batches that are indices into them.
+"""Holds a prepared split in contiguous tensors and cuts batches out of them by index.
 
 A split of more than ``LARGE`` rows is read from its files piece by piece, so that resident memory does not grow with
-it. Its epochs are then shuffled in windows, see ``Split.batches``.
+it. Its epochs are then shuffled in windows, as ``Split.batches`` says.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.api import Batch, Items, Schema
-from bench.data.mapped import LARGE, held
+from bench.data.mapped import LARGE, in_memory
+
+Take = Callable[[Tensor], Tensor]  # some values of a column
 
 WINDOW = 1 << 20  # rows, about, of a large split that are in memory at a time while training
-PIECE = 1 << 18  # the same where the order is that of the file
+PIECE = 1 << 18  # rows, about, that are in memory at a time where the order is that of the file
 BLOCK = 1 << 13  # rows, about, that stay in one window: neighbours in the file, read at once
+OF_GROUPS = ("user_cat", "user_num", "history", "user", "cold_user")  # the columns of a split with a value a group
+OF_ROWS = ("item", "pair_cat", "pair_num", "cold_item")  # those with a value a row
 
 
 @dataclass(frozen=True)
 class Split:
-    """G groups in time order and their R rows, group after group. Labels and truth are NaN where undefined."""
+    """Holds G groups in time order and their R rows, group after group. Labels and truth are NaN where undefined."""
 
     name: str
     schema: Schema
@@ -66,11 +71,11 @@ class Split:
 
     @property
     def large(self) -> bool:
-        """Whether it has too many rows to be used as a whole."""
+        """Says whether the split has too many rows to be used as a whole."""
         return self.rows > LARGE
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """One epoch in random group order: whole groups, about ``size`` rows a batch, labels included.
+        """Yields one epoch in random group order: whole groups, about ``size`` rows a batch, labels included.
 
         Up to ``LARGE`` rows every order of the groups is as likely as any other. A larger split is cut into blocks of
         about ``BLOCK`` rows, each with equally many groups (the last has the rest). Blocks come in uniformly random
@@ -99,10 +104,10 @@ class Split:
         order, rows, local = (_sent(index, device) for index in (order, rows, local))
         for first, last in _cuts(ends, size):
             part = slice(int(ends[first - 1]) if first else 0, int(ends[last - 1]))
-            yield self._gather(order[first:last], rows[part], local[part] - first)
+            yield self._batch(_picks(order[first:last]), _picks(rows[part]), local[part] - first, labels=True)
 
     def pieces(self) -> Iterator[Split]:
-        """The split in stored order: itself, or if it is large pieces of about ``PIECE`` rows, in memory."""
+        """Yields the split in stored order: itself, or if it is large pieces of about ``PIECE`` rows, in memory."""
         if not self.large:
             yield self
             return
@@ -111,9 +116,9 @@ class Split:
             yield self._held([(first, min(first + size, self.groups))])
 
     def defined(self, task: str) -> Iterator[Tensor]:
-        """The labels of a task where they are defined: all at once, or of a large split piece by piece."""
+        """Yields the defined labels of a task: all at once, or those of a large split piece by piece."""
         column = self.labels[task]
-        for label in map(held, torch.split(column, PIECE)) if self.large else (column,):
+        for label in map(in_memory, torch.split(column, PIECE)) if self.large else (column,):
             yield label[~label.isnan()]
 
     def _groups_in(self, rows: int) -> int:
@@ -122,20 +127,20 @@ class Split:
 
     def _held(self, ranges: Sequence[tuple[int, int]]) -> Split:
         """Ranges of groups, one after another, in memory where the item table is."""
-        starts = [held(self.start[first : last + 1]) for first, last in ranges]
+        starts = [in_memory(self.start[first : last + 1]) for first, last in ranges]
         groups = [slice(first, last) for first, last in ranges]
         rows = [slice(int(start[0]), int(start[-1])) for start in starts]
         start = F.pad(torch.cat([start.diff() for start in starts]).cumsum(0), (1, 0))
 
-        def read(parts: Sequence[slice]) -> Callable[[Tensor], Tensor]:
-            return lambda column: torch.cat([held(column[part]) for part in parts])
+        def read(parts: Sequence[slice]) -> Take:
+            return lambda column: torch.cat([in_memory(column[part]) for part in parts])
 
         return self._of(start, read(groups), read(rows))._all_to(self.items.cat.device)
 
     def to(self, device: torch.device) -> Split:
-        """This split with its tensors on a device, so that batches are made there; ``start`` stays on the CPU.
+        """Returns the split with its tensors on a device, so that batches are made there; ``start`` stays on the CPU.
 
-        Of a large one only the item table goes there, and what is in memory at a time.
+        Of a large split only the item table goes there, and what is in memory at a time.
         """
         if self.large:
             return replace(self, items=_moved(self.items, device))
@@ -147,22 +152,23 @@ class Split:
         moved = {f.name: _moved(getattr(self, f.name), device) for f in fields(self) if f.name != "start"}
         return replace(self, **moved)
 
-    def _gather(self, groups: Tensor, rows: Tensor, local: Tensor) -> Batch:
-        scope = {t.name: groups if t.scope == "user" else rows for t in self.schema.tasks}
+    def _batch(self, groups: Take, rows: Take, local: Tensor, labels: bool) -> Batch:
+        """A batch of what ``groups`` and ``rows`` take from the columns. local: the group of each row [B]."""
+        of = {t.name: groups if t.scope == "user" else rows for t in self.schema.tasks if labels}
         return Batch(
-            user_cat=self.user_cat.index_select(0, groups),
-            user_num=self.user_num.index_select(0, groups),
-            history=self.history.index_select(0, groups),
-            item=self.item.index_select(0, rows),
-            pair_cat=self.pair_cat.index_select(0, rows),
-            pair_num=self.pair_num.index_select(0, rows),
+            user_cat=groups(self.user_cat),
+            user_num=groups(self.user_num),
+            history=groups(self.history),
+            item=rows(self.item),
+            pair_cat=rows(self.pair_cat),
+            pair_num=rows(self.pair_num),
             group=local,
             items=self.items,
-            labels={name: self.labels[name].index_select(0, index) for name, index in scope.items()},
+            labels={name: take(self.labels[name]) for name, take in of.items()},
         )
 
     def cut(self, group: int) -> tuple[Split, Split]:
-        """The groups before ``group``, and the rest."""
+        """Returns two splits: the groups before number ``group``, and the others."""
         row = int(self.start[group])
         return self._part(slice(0, group), slice(0, row)), self._part(slice(group, None), slice(row, None))
 
@@ -170,21 +176,24 @@ class Split:
         start = self.start[groups.start : None if groups.stop is None else groups.stop + 1]
         if int(start[0]):
             start = start - start[0]
-        return self._of(start, lambda column: column[groups], lambda column: column[rows])
+        return self._of(start, itemgetter(groups), itemgetter(rows))
 
-    def _of(self, start: Tensor, groups: Callable[[Tensor], Tensor], rows: Callable[[Tensor], Tensor]) -> Split:
+    def _of(self, start: Tensor, groups: Take, rows: Take) -> Split:
         """The split of some groups, given what takes them from a column of groups, and their rows from one of rows."""
         of = {t.name: groups if t.scope == "user" else rows for t in self.schema.tasks}
         columns: dict[str, Any] = {
-            **{name: groups(getattr(self, name)) for name in ("user_cat", "user_num", "history", "user", "cold_user")},
-            **{name: rows(getattr(self, name)) for name in ("item", "pair_cat", "pair_num", "cold_item")},
+            **{name: groups(getattr(self, name)) for name in OF_GROUPS},
+            **{name: rows(getattr(self, name)) for name in OF_ROWS},
             "labels": {name: of[name](label) for name, label in self.labels.items()},
             "truth": {name: of[name](truth) for name, truth in self.truth.items()},
         }
         return replace(self, start=start, **columns)
 
     def inputs(self, size: int) -> Iterator[Batch]:
-        """The whole split in stored order without labels: slices, nothing is copied, unless the split is large."""
+        """Yields the whole split in stored order without labels, about ``size`` rows a batch.
+
+        Batches are slices of the split's tensors, without a copy, unless the split is large.
+        """
         for piece in self.pieces():
             yield from piece._inputs(size)
 
@@ -192,16 +201,12 @@ class Split:
         for first, last in _cuts(self.start[1:], size):
             rows = slice(int(self.start[first]), int(self.start[last]))
             groups = slice(first, last)
-            yield Batch(
-                user_cat=self.user_cat[groups],
-                user_num=self.user_num[groups],
-                history=self.history[groups],
-                item=self.item[rows],
-                pair_cat=self.pair_cat[rows],
-                pair_num=self.pair_num[rows],
-                group=_sent(torch.repeat_interleave(torch.arange(last - first), self.sizes[groups]), self.item.device),
-                items=self.items,
-            )
+            local = _sent(torch.repeat_interleave(torch.arange(last - first), self.sizes[groups]), self.item.device)
+            yield self._batch(itemgetter(groups), itemgetter(rows), local, labels=False)
+
+
+def _picks(index: Tensor) -> Take:
+    return lambda column: column.index_select(0, index)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

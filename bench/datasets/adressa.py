@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.logs.negatives import popular_negatives
+from bench.data.logs.classes import OTHER, frequent_classes, with_other
+from bench.data.logs.histories import histories
+from bench.data.logs.moments import seconds
+from bench.data.logs.negatives import beside_others
+from bench.data.raw.read import read_json_lines
 from bench.data.raw.source import Local
 from bench.errors import BenchError
 
@@ -29,11 +30,6 @@ NEGATIVES = 4
 SEED = 2017
 LONGEST = 1800  # seconds; longer active times count as this
 COMMON = 0.001  # share of the training part's labels from which on a category is a class of its own
-OTHER = "other"
-
-
-def _midnight(date: str) -> int:
-    return int(datetime.fromisoformat(f"{date}T00:00+01:00").timestamp())  # in Norway, in winter
 
 
 class Adressa(Dataset):
@@ -94,7 +90,7 @@ class Adressa(Dataset):
     )
     forbidden = ("activeTime", "active_time", "click", "rec", "interest")
     history = 20
-    split = Temporal(valid=_midnight("2017-01-06"), test=_midnight("2017-01-07"), absolute=True)
+    split = Temporal(valid=seconds("2017-01-06T00:00+01:00"), test=seconds("2017-01-07T00:00+01:00"), absolute=True)
     sources = (
         Local(
             {day: f"one_week/{day}" for day in DAYS},
@@ -116,16 +112,18 @@ class Adressa(Dataset):
         groups, rows = self._groups(log.select("time", "activeTime", "item", "category", user="userId"))
         if groups.is_empty():
             raise BenchError(f"{raw[min(raw)]}: too few views; none has four other news before it")
-        labelled = groups.filter(pl.col("time") < self.split.valid).drop_nulls("category")
-        common = labelled.group_by("category").len().filter(pl.col("len") >= COMMON * labelled.height)
-        classes = (*common["category"].sort(), OTHER)
+        classes = frequent_classes(groups.filter(pl.col("time") < self.split.valid)["category"], COMMON)
         *others, interest = Adressa.tasks
         self.tasks = (*others, replace(interest, classes=classes))
-        known = pl.col("category").is_not_null()
-        label = pl.when(pl.col("category").is_in(classes)).then("category").when(known).then(pl.lit(OTHER))
         return Tables(
             groups=groups.select(
-                "group", "user", "time", "history", "history_time", known=pl.col("time") + LONGEST, interest=label
+                "group",
+                "user",
+                "time",
+                "history",
+                "history_time",
+                known=pl.col("time") + LONGEST,
+                interest=with_other("category", classes),
             ),
             rows=rows,
             items=items.select("item", "category", "subcategory", "text"),
@@ -133,80 +131,33 @@ class Adressa(Dataset):
         )
 
     def _groups(self, log: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        item, time = log["item"].to_numpy(), log["time"].to_numpy()
-        user = log["user"].rank("dense").to_numpy().astype(np.int64) - 1
-        rng = np.random.default_rng((SEED, self.version))
-        negatives = popular_negatives(user, item, time, NEGATIVES, rng)
-        kept = np.flatnonzero(negatives[:, 0] >= 0)
-        log = _with_histories(log, user, self.history)[kept].with_row_index("group").cast({"group": pl.Int64})
-        shown = np.sort(np.column_stack([item[kept], negatives[kept]]), axis=1)
-        rows = pl.DataFrame({"group": np.repeat(np.arange(len(kept)), NEGATIVES + 1), "item": shown.ravel()})
-        rows = rows.join(log.select("group", "activeTime", chosen="item"), on="group", maintain_order="left")
-        click = pl.col("item") == pl.col("chosen")
+        views, rows = beside_others(log, NEGATIVES, (SEED, self.version))
+        opened = pl.col("chosen")
         rows = rows.select(
             "group",
             "item",
-            click=click.cast(pl.Int8),
-            rec=click.cast(pl.Int8),
-            active_time=pl.when(click).then(pl.col("activeTime").clip(0, LONGEST).log1p()),
+            click=opened.cast(pl.Int8),
+            rec=opened.cast(pl.Int8),
+            active_time=pl.when(opened).then(pl.col("activeTime").clip(0, LONGEST).log1p()),
         )
-        return log, rows
+        return views.hstack(histories(log, views, self.history)), rows
 
 
 def _views(path: Path) -> pl.DataFrame:
     """The page views of news in a daily file."""
-    try:
-        if not path.stat().st_size:
-            raise BenchError(f"{path}: holds no events; fetch it again")
-        events = pl.scan_ndjson(path, schema=EVENT).filter(pl.col("userId").is_not_null()).collect(engine="streaming")
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise BenchError(f"{path}{_fault(path) or f': cannot be read ({error})'}; fetch it again") from error
+    events = read_json_lines(path, EVENT, required=()).drop("line").drop_nulls("userId")
     if events.is_empty():
         raise BenchError(f"{path}: no event has a userId; fetch it again")
-    views = events.filter(pl.col("id").is_not_null())
+    views = events.drop_nulls("id")
     if views["time"].null_count():
         user = views.filter(pl.col("time").is_null())["userId"][0]
         raise BenchError(f"{path}: an event of user '{user}' has no time; fetch the file again")
     return views
 
 
-def _fault(path: Path) -> str:
-    """The first line that is at fault, and why; empty if none is. Polars does not say which."""
-    if not path.is_file():
-        return ": no such file"
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                event = json.loads(line) if line.strip() else {}
-            except ValueError:
-                return f", line {number}: not valid JSON"
-            if not isinstance(event, dict):
-                return f", line {number}: not a JSON object"
-            for name, kind in (("time", int), ("activeTime", (int, float))):
-                if not isinstance(event.get(name) or 0, kind):
-                    return f", line {number}: {name} '{event[name]}' is not a {'whole ' * (kind is int)}number"
-    return ""
-
-
 def _items(views: pl.DataFrame) -> pl.DataFrame:
     """item (a number), id, category, subcategory and text of every news, from views in time order."""
-    told = [pl.col(name).str.strip_chars().replace("", None).drop_nulls().first() for name in ("title", "category1")]
-    news = views.group_by("id").agg(text=told[0], subcategory=told[1]).sort("id").with_row_index("item")
+    first = [pl.col(name).str.strip_chars().replace("", None).drop_nulls().first() for name in ("title", "category1")]
+    news = views.group_by("id").agg(text=first[0], subcategory=first[1]).sort("id").with_row_index("item")
     top = pl.col("subcategory").str.split("|").list.first()
     return news.with_columns(pl.col("item").cast(pl.Int64), category=top)
-
-
-def _with_histories(log: pl.DataFrame, user: np.ndarray, length: int) -> pl.DataFrame:
-    """The log with the last ``length`` news that each reader opened in earlier seconds, and the time of the last."""
-    order = np.argsort(user, kind="stable")
-    item, time, owner = log["item"].to_numpy()[order], log["time"].to_numpy()[order], user[order]
-    moment = np.cumsum((np.diff(owner, prepend=-1) != 0) | (np.diff(time, prepend=-1) != 0))
-    end = np.searchsorted(moment, moment)  # the reader's first view of the same second
-    start = np.maximum(np.searchsorted(owner, owner), end - length)
-    size = end - start
-    place = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size) + np.repeat(start, size)
-    past = pl.DataFrame({"event": np.repeat(order, size), "history": item[place], "history_time": time[place]})
-    past = past.group_by("event", maintain_order=True).agg("history", pl.col("history_time").last())
-    found = log.with_row_index("event").with_columns(pl.col("event").cast(pl.Int64))
-    found = found.join(past, on="event", how="left", maintain_order="left")
-    return found.drop("event").with_columns(pl.col("history").fill_null([]))

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.raw.read import read_columns, reject
+from bench.data.raw.read import odd_line, read_columns, reject
 from bench.data.raw.source import Local
 from bench.errors import BenchError
 
@@ -226,14 +226,5 @@ def _chunks(path: Path, names: tuple[str, ...]) -> Iterator[pl.DataFrame]:
                 raise BenchError(f"{path}, line {line}: ends before its last feature does; fetch the file again")
             yield chunk
     except pl.exceptions.PolarsError as error:
-        where = _odd_line(path, len(names)) or f": {str(error).splitlines()[0]}"
+        where = odd_line(path, len(names)) or f": {str(error).splitlines()[0]}"
         raise BenchError(f"{path}{where}; fetch the file again") from error
-
-
-def _odd_line(path: Path, columns: int) -> str:
-    """The first line of another length; empty if there is none."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.count(b",") + 1 != columns:
-                return f", line {number}: {line.count(b',') + 1} columns instead of {columns}"
-    return ""

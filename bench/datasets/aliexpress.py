@@ -12,6 +12,7 @@ import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
 from bench.data.raw.archive import unpack
+from bench.data.raw.read import reject
 from bench.data.raw.source import Local
 from bench.errors import BenchError
 from bench.storage import cache
@@ -146,7 +147,7 @@ def _raw(user: Path, item: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Searches (search_id, SEARCH) and results (search_id, RESULT, click, conversion) of the two files of a part."""
     searches = _searches(_read(user, USER_FILE, ("search_id", *SEARCH)), user)
     results = _read(item, ITEM_FILE, ("search_id", *RESULT, "label"))
-    _reject(results, item, "label", ~pl.col("label").is_between(0, 2), "is not 0, 1 or 2")
+    reject(results, item, "label", ~pl.col("label").is_between(0, 2).fill_null(False), "is not 0, 1 or 2")
     label = pl.col("label")
     return searches, results.select(
         "search_id", *RESULT, click=(label >= 1).cast(pl.Int8), conversion=(label == 2).cast(pl.Int8)
@@ -154,7 +155,7 @@ def _raw(user: Path, item: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _processed(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The same of a processed file, which repeats the search in each of its results."""
+    """Searches and results, as ``_raw`` returns them, of a processed file, which repeats the search in each result."""
     with path.open("rb") as file:
         names = tuple(file.readline().decode("utf-8", "replace").lstrip("\ufeff").strip().split(","))
     for name in PROCESSED_FILE:
@@ -163,8 +164,9 @@ def _processed(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     searches = _searches(_read(path, names, ("search_id", *SEARCH), header=True), path)
     results = _read(path, names, ("search_id", *RESULT, "click", "conversion"), header=True)
     for label in ("click", "conversion"):
-        _reject(results, path, label, ~pl.col(label).is_between(0, 1), "is not 0 or 1")
-    _reject(results, path, "conversion", pl.col("conversion") > pl.col("click"), "comes without a click")
+        reject(results, path, label, ~pl.col(label).is_between(0, 1).fill_null(False), "is not 0 or 1")
+    unclicked = (pl.col("conversion") > pl.col("click")).fill_null(True)
+    reject(results, path, "conversion", unclicked, "comes without a click")
     return searches, results.drop("line")
 
 
@@ -236,11 +238,3 @@ def _first_bad_cell(path: Path, schema: Mapping[str, type[pl.DataType]], header:
                 except ValueError:
                     return f", line {number}: {name} {cell[:40].decode('utf-8', 'replace')!r} is not a number"
     return ""
-
-
-def _reject(table: pl.DataFrame, path: Path, column: str, bad: pl.Expr, why: str) -> None:
-    """Raises BenchError for the first line where ``bad`` holds or is unknown."""
-    wrong = table.filter(bad.fill_null(True))
-    if wrong.height:
-        line, value = wrong.select("line", column).row(0)
-        raise BenchError(f"{path}, line {line}: {column} {value} {why}; fetch the file again")

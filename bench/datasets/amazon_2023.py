@@ -10,6 +10,7 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
+from bench.data.logs.classes import frequent_classes, with_other
 from bench.data.logs.histories import histories
 from bench.data.logs.negatives import beside_others
 from bench.data.logs.user_share import Thinned
@@ -28,7 +29,6 @@ CATEGORIES = {  # variant -> name in the official list of categories
 NEGATIVES = 4
 SEED = 2023
 CLASS_SHARE = 0.01  # of the catalogue that a category needs to be a class of its own
-OTHER = "other"
 LEVELS_IN_TEXT = 3  # of categories, below the root
 
 REVIEW: Nested = {
@@ -126,7 +126,9 @@ class Amazon2023(Thinned, Dataset):
         """
         log = self._log(raw["reviews"])
         catalogue = _catalogue(raw["meta"])
-        classes = _classes(catalogue)
+        classes = frequent_classes(catalogue["category"], CLASS_SHARE)
+        if len(classes) < 3:  # no two categories to tell apart
+            classes = ()
         self.tasks = tuple(
             replace(t, classes=classes) for t in Amazon2023.tasks if t.name != "interest" or classes
         )  # fmt: skip
@@ -134,9 +136,9 @@ class Amazon2023(Thinned, Dataset):
         events, rows = beside_others(log, NEGATIVES, (SEED, self.version))
         if events.is_empty():
             raise BenchError(f"{raw['reviews']}: too few reviews; none has {NEGATIVES} other products before it")
-        category = pl.col("category")
-        named = pl.when(category.is_in(classes)).then(category).when(category.is_not_null()).then(pl.lit(OTHER))
-        groups = events.join(items, on="item", how="left", maintain_order="left").with_columns(interest=named)
+        groups = events.join(items, on="item", how="left", maintain_order="left").with_columns(
+            interest=with_other("category", classes)
+        )
         groups = groups.select("group", "user", "time", "interest").hstack(histories(log, events, self.history))
         reviewed = pl.col("chosen")
         rows = rows.select(
@@ -176,10 +178,3 @@ def _catalogue(path: Path) -> pl.DataFrame:
         category=below.list.get(0, null_on_oob=True),
         text=pl.concat_str(clean, separator=". ", ignore_nulls=True),
     )
-
-
-def _classes(catalogue: pl.DataFrame) -> tuple[str, ...]:
-    """The classes of ``interest`` in name order, "other" last; none if there are no two categories to tell apart."""
-    named = catalogue["category"].drop_nulls()
-    counts = named.value_counts().filter(pl.col("count") >= CLASS_SHARE * len(named)).sort("category")
-    return (*counts["category"], OTHER) if counts.height > 1 else ()

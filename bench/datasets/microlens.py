@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
 from bench.data.logs.histories import histories
-from bench.data.logs.negatives import popular_negatives
+from bench.data.logs.negatives import beside_others
 from bench.data.logs.short_video import first_wanted, interest
 from bench.data.raw.read import read_columns, reject
 from bench.data.raw.source import Local
@@ -98,29 +97,17 @@ class MicroLens(Dataset):
         classes = tuple(items["category"].drop_nulls().unique().sort())
         if len(classes) > 1:
             self.tasks = (*type(self).tasks, interest("groups whose video has a category", classes))
-        groups, shown = self._impressions(comments)
-        if groups.is_empty():
+        commented, rows = beside_others(comments, NEGATIVES, (SEED, self.version))
+        if commented.is_empty():
             raise BenchError(f"{next(iter(raw.values()))}: too few comments; none has four other videos before it")
-        rows = pl.DataFrame({"group": np.repeat(groups["group"].to_numpy(), NEGATIVES + 1), "item": shown.ravel()})
-        chosen = pl.Series(np.repeat(groups["item"].to_numpy(), NEGATIVES + 1))
-        click = (pl.col("item") == chosen).cast(pl.Int8)
+        groups = commented.hstack(histories(comments, commented, self.history))
+        click = pl.col("chosen").cast(pl.Int8)
         return Tables(
             groups=groups.join(first_wanted(groups, items), on="group", how="left", maintain_order="left").drop("item"),
-            rows=rows.with_columns(click=click, rec=click),
+            rows=rows.select("group", "item", click=click, rec=click),
             items=items,
             users=groups.select("user").unique().sort("user"),
         )
-
-    def _impressions(self, comments: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
-        """The groups kept (group, user, time, item, history, history_time) and the videos of each, [groups, 5]."""
-        numbers, item = np.unique(comments["item"].to_numpy(), return_inverse=True)
-        user = np.unique(comments["user"].to_numpy(), return_inverse=True)[1]
-        rng = np.random.default_rng((SEED, self.version))
-        negatives = popular_negatives(user, item, comments["time"].to_numpy(), NEGATIVES, rng)
-        kept = np.flatnonzero(negatives[:, 0] >= 0)
-        shown: np.ndarray = numbers[np.sort(np.column_stack([item[kept], negatives[kept]]), axis=1)]
-        groups = comments.hstack(histories(comments, comments, self.history))[kept]
-        return groups.with_row_index("group").cast({"group": pl.Int64}), shown
 
 
 def _comments(path: Path) -> pl.DataFrame:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
+from bench.data.logs.classes import OTHER, with_other
+from bench.data.logs.moments import seconds
 from bench.data.raw.read import once
 from bench.data.raw.source import Download, Local, Together
 from bench.errors import BenchError
 
 PARTS = ("train", "dev")
 HISTORY = 50
-OTHER = "other"
 CATEGORIES = (  # [from memory]; the references only say that there are 18
     "autos", "entertainment", "finance", "foodanddrink", "games", "health", "kids", "lifestyle", "middleeast", "movies",
     "music", "news", "northamerica", "sports", "travel", "tv", "video", "weather", OTHER,
@@ -38,10 +38,6 @@ NEWS = {
     **{name: pl.lit(True) for name in ("category", "subcategory", "title", "abstract", "url")},
     **{name: pl.col(name).str.contains(r"^(\[.*\])?$") for name in ("title_entities", "abstract_entities")},
 }
-
-
-def _midnight(date: str) -> int:
-    return int(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp())
 
 
 class Mind(Dataset):
@@ -96,7 +92,7 @@ class Mind(Dataset):
     )
     forbidden = ("click", "rec", "interest")
     history = HISTORY
-    split = Temporal(valid=_midnight("2019-11-14"), test=_midnight("2019-11-15"), absolute=True)
+    split = Temporal(valid=seconds("2019-11-14"), test=seconds("2019-11-15"), absolute=True)
     variants: ClassVar[tuple[str, ...]] = ("small", "large")
 
     @property
@@ -138,7 +134,7 @@ class Mind(Dataset):
         groups, rows = (pl.concat(frames) for frames in zip(*logs, strict=True))
         items = _items(rows, groups, [raw[f"{part}/news.tsv"] for part in PARTS])
         first = rows.filter(pl.col("click") == 1).unique("group", keep="first", maintain_order=True)
-        known = pl.when(pl.col("category").is_in(CATEGORIES)).then("category").otherwise(pl.lit(OTHER))
+        known = with_other("category", CATEGORIES)
         interest = first.join(items.drop_nulls("category"), on="item").select("group", interest=known)
         return Tables(
             groups=groups.join(interest, on="group", how="left", maintain_order="left"),

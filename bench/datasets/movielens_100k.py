@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
-from bench.data.logs.negatives import popular_negatives
+from bench.data.logs.histories import histories
+from bench.data.logs.negatives import beside_others
 from bench.data.raw.read import read_lines, reject, whole
 from bench.data.raw.source import Download, Package
 from bench.errors import BenchError
@@ -111,17 +112,9 @@ class MovieLens100K(Dataset):
         return Tables(groups=groups, rows=rows, items=items, users=people)
 
     def _impressions(self, log: pl.DataFrame, items: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        numbers, item = np.unique(log["item"].to_numpy(), return_inverse=True)
-        user = np.unique(log["user"].to_numpy(), return_inverse=True)[1]
-        rng = np.random.default_rng((SEED, self.version))
-        negatives = popular_negatives(user, item, log["time"].to_numpy(), NEGATIVES, rng)
-        kept = np.flatnonzero(negatives[:, 0] >= 0)
-        shown = np.sort(np.column_stack([item[kept], negatives[kept]]), axis=1)
-        log = log.with_columns(_histories(log, self.history))[kept].with_row_index("group").cast({"group": pl.Int64})
-        rows = pl.DataFrame({"group": np.repeat(np.arange(len(kept)), NEGATIVES + 1), "item": numbers[shown.ravel()]})
-        watched = log.select("group", "rating", chosen="item")
-        watch = pl.col("item") == pl.col("chosen")
-        rows = rows.join(watched, on="group", how="left", maintain_order="left").select(
+        watched, rows = beside_others(log, NEGATIVES, (SEED, self.version))
+        watch = pl.col("chosen")
+        rows = rows.select(
             "group",
             "item",
             watch=watch.cast(pl.Int8),
@@ -129,21 +122,9 @@ class MovieLens100K(Dataset):
             like=pl.when(watch).then((pl.col("rating") >= 4).cast(pl.Int8)),
             rank=pl.when(watch).then((pl.col("rating") - 1) / 4).otherwise(0.0),
         )
-        groups = log.join(items.select("item", interest="genre"), on="item", how="left", maintain_order="left")
+        groups = watched.hstack(histories(log, watched, self.history))
+        groups = groups.join(items.select("item", interest="genre"), on="item", how="left", maintain_order="left")
         return groups.select("group", "user", "time", "history", "history_time", "interest"), rows
-
-
-def _histories(log: pl.DataFrame, length: int) -> list[pl.Series]:
-    """The films each event's user rated in earlier seconds, the last ``length``, oldest first, and the last time."""
-    own = log.with_row_index("event").sort("user", "time", "item")
-    user, time, item = (own[name].to_numpy() for name in ("user", "time", "item"))
-    moment = np.cumsum((np.diff(user, prepend=-1) != 0) | (np.diff(time, prepend=-1) != 0))
-    end = np.searchsorted(moment, moment)  # the user's first event of the same second
-    start = np.maximum(np.searchsorted(user, user), end - length)
-    back = np.argsort(own["event"].to_numpy())
-    lists = [item[first:last] for first, last in zip(start[back], end[back], strict=True)]
-    last = pl.Series("history_time", np.where(end > start, time[end - 1], -1)[back])
-    return [pl.Series("history", lists, dtype=pl.List(pl.Int64)), last.replace(-1, None)]
 
 
 def _official_films(path: Path) -> pl.DataFrame:
@@ -156,7 +137,7 @@ def _official_films(path: Path) -> pl.DataFrame:
 
 
 def _recbole_films(path: Path) -> pl.DataFrame:
-    """The same from RecBole's copy, which cut titles at their last bracket and misspells "unknown"."""
+    """item_id, title, genres of RecBole's copy, which cut titles at their last bracket and misspells "unknown"."""
     table = read_lines(path, "\t", "utf-8", RECBOLE_ITEM_COLUMNS, header=True)
     given = pl.col("class").str.split(" ").list.filter(pl.element() != "")
     reject(table, path, "class", given.list.set_difference(list(GENRES)).list.len() > 0, "names an unknown genre")

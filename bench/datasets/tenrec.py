@@ -105,7 +105,7 @@ class Tenrec(Thinned, Dataset):
             clicked = log.filter("click").select("user", "item", time="window")
             groups = groups.hstack(histories(clicked, groups.select("user", time="window"), self.history))
             groups = groups.with_columns(pl.col("history_time") / pl.col("windows"))
-        items = self._told(path, "item_id", "video_category").rename({"item_id": "item"})
+        items = self._attributes(path, "item_id", "video_category").rename({"item_id": "item"})
         known = pl.concat([log["item"], groups["history"].explode(empty_as_null=False)]).unique().sort().to_frame()
         rows = log.sort("group", "item", "line").select(
             "group",
@@ -118,7 +118,7 @@ class Tenrec(Thinned, Dataset):
             groups=groups.select("group", "user", "history", "history_time", time=pl.col("window") / pl.col("windows")),
             rows=rows,
             items=known.join(items, on="item", how="left").sort("item").with_columns(text=pl.lit("")),
-            users=self._told(path, "user_id", "gender", "age").rename({"user_id": "user"}).sort("user"),
+            users=self._attributes(path, "user_id", "gender", "age").rename({"user_id": "user"}).sort("user"),
         )
 
     def _scan(self, path: Path, *columns: str) -> pl.LazyFrame:
@@ -135,10 +135,10 @@ class Tenrec(Thinned, Dataset):
         lists = pl.concat_list(HISTORY).list.eval(pl.element().filter(pl.element() > 0))
         return found.select(history=lists)["history"]
 
-    def _told(self, path: Path, key: str, *columns: str) -> pl.DataFrame:
+    def _attributes(self, path: Path, key: str, *columns: str) -> pl.DataFrame:
         """What the file says of each user or item, as texts; the smallest value where lines differ."""
-        told = pl.col(columns).replace(MISSING, None).min()
-        table = self._scan(path, key, *columns).group_by(key).agg(told)
+        smallest = pl.col(columns).replace(MISSING, None).min()
+        table = self._scan(path, key, *columns).group_by(key).agg(smallest)
         with readable(path):
             return table.with_columns(pl.col(key).cast(pl.Int64)).collect(engine="streaming")
 

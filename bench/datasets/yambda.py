@@ -116,9 +116,6 @@ class Yambda(Thinned, Dataset):
 
     def _events(self, path: Path, columns: Columns) -> pl.DataFrame:
         """A file's events of the users kept: user, item, time and its other columns."""
-        table = read_parquet(path, columns)
-        for name in columns:
-            if table[name].has_nulls():
-                raise BenchError(f"{path}: column '{name}' has missing values; fetch the file again")
+        table = read_parquet(path, columns, required=columns)
         kept = table.filter(pl.col("uid") % self.one_in == 0)
         return kept.rename({"uid": "user", "item_id": "item", "timestamp": "time"})

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from bench.errors import extra
 from bench.explain.attribute import CHANGED
-from bench.markup import escape
+from bench.markup import escape, github
 
 with extra("explain"):
     import matplotlib
@@ -25,7 +24,7 @@ Matrix = Sequence[Sequence[float | None]]
 
 
 @dataclass
-class Table:
+class TextTable:
     """Cells as text; the first column names the row."""
 
     title: str
@@ -34,7 +33,7 @@ class Table:
 
 
 @dataclass
-class Figure:
+class Drawing:
     """An SVG file and, for those who cannot see it, what it shows."""
 
     alt: str
@@ -52,8 +51,8 @@ class Section:
 
     title: str
     text: str
-    tables: list[Table] = field(default_factory=list)
-    figures: list[Figure] = field(default_factory=list)
+    tables: list[TextTable] = field(default_factory=list)
+    figures: list[Drawing] = field(default_factory=list)
 
 
 def to_markdown(found: dict[str, Any]) -> str:
@@ -63,10 +62,8 @@ def to_markdown(found: dict[str, Any]) -> str:
     for section in sections:
         blocks += [f"## {section.title}", escape(section.text)]
         for table in section.tables:
-            rows = [[escape(cell) for cell in row] for row in table.rows]
             align = ["left", *["right"] * (len(table.headers) - 1)]
-            grid = tabulate(rows, [escape(h) for h in table.headers], "github", disable_numparse=True, colalign=align)
-            blocks += [f"### {escape(table.title)}", grid]
+            blocks += [f"### {escape(table.title)}", github(table.headers, table.rows, align)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -116,7 +113,7 @@ def _affinity(training: dict[str, Any], names: list[str]) -> Section:
         [a, *(f"{_number(m)} ± {_number(e)}" for m, e in zip(*row, strict=True))]
         for a, *row in zip(names, mean, error, strict=True)
     ]
-    section.tables = [Table("Thousandths of the column's loss", ["step for", *names], cells)]
+    section.tables = [TextTable("Thousandths of the column's loss", ["step for", *names], cells)]
     section.figures = [_heatmap("Affinity of tasks, thousandths", mean, names, names, signed=True)]
     return section
 
@@ -133,7 +130,7 @@ def _cosines(training: dict[str, Any], names: list[str]) -> Section:
             [a, *("" if i == j else f"{_number(mean[i, j])} ({_percent(conflict[i, j])})" for j in range(len(names)))]
             for i, a in enumerate(names)
         ]
-        section.tables.append(Table(f"Module: {module}", ["", *names], cells))
+        section.tables.append(TextTable(f"Module: {module}", ["", *names], cells))
         section.figures.append(_heatmap(f"Gradient cosines: {module}", mean, names, names, signed=True, most=1.0))
     if not section.tables:
         section.text = "No parameter is shared by two tasks."
@@ -156,7 +153,7 @@ def _gates(gates: dict[str, Any]) -> Section:
         [name, *map(_percent, row), _number(g["entropy"]), _percent(g["dead"])]
         for (name, g), row in zip(gates.items(), shares, strict=True)
     ]
-    section.tables = [Table("Shares", ["gate", *experts, "entropy", "dead"], cells)]
+    section.tables = [TextTable("Shares", ["gate", *experts, "entropy", "dead"], cells)]
     section.figures = [_heatmap("Experts' shares of each gate", shares, list(gates), experts)]
     return section
 
@@ -177,7 +174,10 @@ def _attribution(attribution: dict[str, Any] | None, names: list[str]) -> Sectio
         f"Integrated gradients on {attribution['rows']} validation rows, from inputs that are all missing to those "
         "that are there: each input's share of the attributions' size. Agreement of two tasks: Spearman's correlation "
         "of the sizes in a row, over the inputs that both may see, as a mean over the rows.",
-        [Table("Shares of the inputs", ["task", *inputs], shares), Table("Agreement", ["", *names], correlations)],
+        [
+            TextTable("Shares of the inputs", ["task", *inputs], shares),
+            TextTable("Agreement", ["", *names], correlations),
+        ],
         [
             _heatmap("Inputs' shares of the attributions of each task", share, names, inputs),
             _heatmap("Rank correlation of attributions", agreement, names, names, signed=True, most=1.0),
@@ -202,7 +202,7 @@ def _checks(attribution: dict[str, Any] | None) -> Section:
         "heights, relative to the whole change; passed if above 0 by two standard errors). Shuffled weights: rank "
         "correlation with the attributions that the model has with each parameter's values shuffled, signs included "
         f"(passed if below {CHANGED}: they depend on what was learned). Do not read attributions of a task that fails.",
-        [Table("Checks", headers, rows)],
+        [TextTable("Checks", headers, rows)],
         [_curves({k: t["deletion"] for k, t in attribution["tasks"].items() if t["deletion"]})],
     )
 
@@ -219,7 +219,7 @@ def _transparent(found: dict[str, Any], names: list[str]) -> Section:
         "values and scores; for classes, how often it finds the likeliest one. Base is what a constant reaches. "
         "Coefficients are of standardised outputs; for classes, the norm of several. A measure near 1: the task's "
         "output adds little to the others'.",
-        [Table("Linear models", ["task", "measure", "base", *names], rows)],
+        [TextTable("Linear models", ["task", "measure", "base", *names], rows)],
     )
 
 
@@ -234,7 +234,7 @@ def _consistency(rules: list[dict[str, Any]]) -> Section:
         section.text = "The training labels of the binary tasks keep no rule that predictions could break."
         return section
     cells = [[r["rule"], str(r["rows"]), _percent(r["violations"]), f"{r['size']:.2g}"] for r in rules]
-    section.tables = [Table("Rules", ["rule", "training rows", "broken", "size"], cells)]
+    section.tables = [TextTable("Rules", ["rule", "training rows", "broken", "size"], cells)]
     return section
 
 
@@ -256,7 +256,7 @@ def _verdict(passed: bool | None) -> str:
 
 def _heatmap(
     title: str, values: np.ndarray, rows: list[str], columns: list[str], *, signed: bool = False, most: float = 0.0
-) -> Figure:
+) -> Drawing:
     figure, axes = _figure(2.2 + 0.62 * len(columns), 1.7 + 0.36 * len(rows), title)
     off = values[~np.eye(len(rows), dtype=bool)] if signed and rows == columns else values
     top = most or float(np.nanmax(np.abs(off), initial=0.0)) or 1.0
@@ -266,10 +266,10 @@ def _heatmap(
     for (i, j), value in np.ndenumerate(values):
         colour = "white" if abs(value) > 0.6 * top else "black"
         axes.text(j, i, _number(value), ha="center", va="center", fontsize=7, color=colour)
-    return Figure(title, _svg(figure))
+    return Drawing(title, _svg(figure))
 
 
-def _curves(tests: dict[str, dict[str, Any]]) -> Figure:
+def _curves(tests: dict[str, dict[str, Any]]) -> Drawing:
     title = "Deletion: how far the output goes back (solid: by attribution, dotted: at random)"
     figure, axes = _figure(7.0, 3.6, title)
     for i, (name, test) in enumerate(tests.items()):
@@ -280,7 +280,7 @@ def _curves(tests: dict[str, dict[str, Any]]) -> Figure:
     axes.tick_params(labelsize=8)
     if tests:
         axes.legend(fontsize=7)
-    return Figure(title, _svg(figure))
+    return Drawing(title, _svg(figure))
 
 
 def _figure(width: float, height: float, title: str) -> tuple[Any, Any]:
@@ -291,7 +291,7 @@ def _figure(width: float, height: float, title: str) -> tuple[Any, Any]:
 
 
 def _svg(figure: Any) -> str:
-    """The same text for the same numbers: no date, and ids that are hashes of a fixed salt."""
+    """Returns the SVG of a figure. Equal numbers give equal text: no date, and ids that are hashes of a fixed salt."""
     file = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none"}):
         figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})

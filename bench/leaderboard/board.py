@@ -12,22 +12,17 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from bench.leaderboard.columns import BASELINE, YARDSTICKS, Comparison, task_column
+from bench.leaderboard.columns import Comparison, task_column
 from bench.leaderboard.filters import EVERYTHING, Filter
-from bench.leaderboard.grouping import TABLE_KEYS, Entry, Group, Record, grouped, uncollected
-from bench.leaderboard.over_datasets import LEGEND as OVERALL
-from bench.leaderboard.over_datasets import Part, overall
-from bench.leaderboard.over_tasks import LEGEND, over_tasks
-from bench.leaderboard.tables import COSTS, DASH, Board, Cell, Failure, Row, Table, short
+from bench.leaderboard.grouping import Group, Record, RowRuns, grouped, uncollected
+from bench.leaderboard.over_datasets import OVERALL_EXPLAINED, Part, overall
+from bench.leaderboard.over_tasks import COLUMNS_EXPLAINED, over_tasks
+from bench.leaderboard.tables import Board, Cell, Failure, Header, Table
+from bench.leaderboard.terms import BASELINE, YARDSTICKS
 from bench.spec import canonical
 from bench.spec.names import listed, named
-from bench.statistics.paired import min_seeds_wilcoxon
+from bench.statistics.paired import SEEDS_NEEDED
 from bench.storage.records import Store
-
-__all__ = [
-    "BASELINE", "COSTS", "DASH", "TABLE_KEYS", "Board", "Cell", "Failure", "Record", "Row", "Table", "board",
-    "short", "stored",
-]  # fmt: skip
 
 MANY = 10_000  # records: fewer are read sooner than a process starts
 SLICES = {
@@ -111,7 +106,7 @@ def _table(compared: Comparison, title: str, groups: Sequence[Group]) -> Table:
         group.key["dataset"],
         title,
         _caption(group, [g for g in groups if all(g.key[k] == group.key[k] for k in ("dataset", "dataset_config"))]),
-        ("method", *(c.header for c in columns), compared.total.header, "seeds"),
+        (Header("method"), *(c.header for c in columns), compared.total.header, Header("seeds", plain=True)),
         compared.rows(*cells, compared.total_cells, [_seeds(entry) for entry in compared.entries]),
         tuple(_notes(compared)),
         tuple(failure for entry in group.entries for failure in _failures(entry)),
@@ -120,7 +115,7 @@ def _table(compared: Comparison, title: str, groups: Sequence[Group]) -> Table:
     )
 
 
-def _seeds(entry: Entry) -> Cell:
+def _seeds(entry: RowRuns) -> Cell:
     if entry.kind in YARDSTICKS:
         return Cell("")
     done, failed = len(entry.runs), len(entry.failed)
@@ -135,7 +130,7 @@ def _notes(compared: Comparison) -> Iterator[str]:
         yield f"No differences: there is no result of {BASELINE}."
     elif sum(entry.method == BASELINE for entry in compared.entries) > 1:
         yield f"Differences are to the best of the {BASELINE} rows, {compared.baseline.label}."
-    scored = {column.header for column in compared.skills}
+    scored = {column.header.name for column in compared.skills}
     left_out = [task.name for task in compared.tasks if task.name not in scored]
     if left_out:
         yield f"Mean skill leaves out {', '.join(left_out)}: no chance value on these test rows."
@@ -153,12 +148,13 @@ def _slices(compared: Comparison, whole: str) -> Iterator[Table]:
                 compared.group.key["dataset"],
                 f"{whole}: {title}",
                 f"{size:,} test rows {which}.",
-                ("method", *(column.header for column in valued)),
+                (Header("method"), *(column.header for column in valued)),
                 tuple(row for row in rows if row.kind not in YARDSTICKS or any(c.value is not None for c in row.cells)),
+                part=name,
             )
 
 
-def _failures(entry: Entry) -> list[Failure]:
+def _failures(entry: RowRuns) -> list[Failure]:
     alike: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for run in entry.failed:
         alike.setdefault((run.status, run.error or "no reason given"), []).append((run.seed, run.key))
@@ -188,9 +184,8 @@ def _caption(group: Group, siblings: Sequence[Group]) -> str:
 
 
 def _legend(tables: Sequence[Table], across: Sequence[Table], chosen: str) -> tuple[str, ...]:
-    least = min_seeds_wilcoxon(0.05)
     most = max((int(row.cells[-1].value or 0) for table in tables for row in table.rows), default=0)
-    columns = {header for table in tables if table.over_tasks for header in table.over_tasks.headers}
+    columns = {header.name for table in tables if table.over_tasks for header in table.over_tasks.headers}
     return (
         *([f"Only {chosen}: stars, bold and measures are of the rows and tasks shown."] if chosen else []),
         "value ± half-width: mean over seeds and its 95 % Student t interval; "
@@ -203,8 +198,8 @@ def _legend(tables: Sequence[Table], across: Sequence[Table], chosen: str) -> tu
         "oracle: predicts the true probabilities and means of simulated data, the best that any method could do. "
         "chance: the best constant prediction. Rows set apart or in italics are yardsticks, not competitors. "
         "seeds: 2/3 means that 2 of 3 seeds gave a result.",
-        *(text for header, text in LEGEND.items() if header in columns),
-        *(OVERALL if across else ()),
+        *(text for name, text in COLUMNS_EXPLAINED.items() if name in columns),
+        *([OVERALL_EXPLAINED] if across else []),
         "A two-sided signed-rank test over n seeds cannot go below p = 2 / 2^n: with fewer than "
-        f"{least} seeds it never gets below .05, with {least} it can. The rows here have at most {most}.",
+        f"{SEEDS_NEEDED} seeds it never gets below .05, with {SEEDS_NEEDED} it can. The rows here have at most {most}.",
     )

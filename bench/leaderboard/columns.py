@@ -6,34 +6,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
-from typing import Any
 
 from bench.errors import unknown
-from bench.leaderboard.grouping import Entry, Group, Run, Task
-from bench.leaderboard.tables import Cell, Kind, Row, short
+from bench.leaderboard.grouping import Group, RowRuns, Run
+from bench.leaderboard.tables import Cell, Header, Row
+from bench.leaderboard.terms import BASELINE, MEAN, ORDER, YARDSTICKS, Task
+from bench.markup import plus_minus, short
 from bench.metrics import METRICS, skill
 from bench.statistics.intervals import mean_interval
-from bench.statistics.many import holm
+from bench.statistics.many import ALPHA, holm
 from bench.statistics.paired import Difference, paired
 
-BASELINE = "single_task"
-MEAN = "mean skill"
-YARDSTICKS: tuple[Kind, ...] = ("oracle", "chance")  # properties of the data, not runs
-ORDER: tuple[Kind, ...] = ("oracle", "competitor", "reference", "chance")
-ALPHA = 0.05
 Series = Mapping[int, float]  # the defined values by seed
 
 
 @dataclass(frozen=True)
 class Column:
-    """A value for each run of a row, where it is defined; ``larger`` is better."""
+    """A value for each run of a row, where it is defined."""
 
-    header: str
-    larger: bool
-    find: Callable[[Entry], Series]
+    header: Header
+    find: Callable[[RowRuns], Series]
     known: dict[str, Series] = field(default_factory=dict)  # by label: it is asked for again and again
 
-    def series(self, entry: Entry) -> Series:
+    def series(self, entry: RowRuns) -> Series:
         """The defined values of a row."""
         found = self.known.get(entry.label)
         if found is None:
@@ -51,33 +46,33 @@ def larger(task: Task) -> bool:
 def task_column(task: Task, part: str) -> Column:
     """The values of a task on a part of the test rows."""
 
-    def find(entry: Entry) -> Series:
+    def find(entry: RowRuns) -> Series:
         return entry.values(part).get(task, {})
 
-    return Column(f"{task.name} {task.metric} {'↑' if larger(task) else '↓'}", larger(task), find)
+    return Column(Header(task.name, task.metric, larger(task)), find)
 
 
-def skill_column(task: Task) -> Column:
-    """(value - chance) / (perfect - chance) on the test rows."""
+def skill_column(task: Task, part: str = "test") -> Column:
+    """(value - chance) / (perfect - chance) on a part of the test rows."""
 
-    def find(entry: Entry) -> Series:
+    def find(entry: RowRuns) -> Series:
         return {
             seed: skill(task.metric, value, chance)
-            for seed, value in entry.values("test").get(task, {}).items()
-            if (chance := entry.runs[seed].chance(task)) is not None
+            for seed, value in entry.values(part).get(task, {}).items()
+            if (chance := entry.runs[seed].chance(task, part)) is not None
         }
 
-    return Column(task.name, True, find)
+    return Column(Header(task.name, larger=True), find)
 
 
 def mean_column(columns: Sequence[Column]) -> Column:
     """Mean skill; none if a task has no value: means over other tasks could not be compared."""
 
-    def find(entry: Entry) -> Series:
+    def find(entry: RowRuns) -> Series:
         series = [column.series(entry) for column in columns]
         return {s: fmean([v[s] for v in series]) for s in shared(series)}
 
-    return Column(MEAN, True, find)
+    return Column(Header(MEAN, larger=True), find)
 
 
 @dataclass(frozen=True)
@@ -92,8 +87,8 @@ class Comparison:
     tasks: tuple[Task, ...]
     skills: tuple[Column, ...]
     total: Column
-    entries: tuple[Entry, ...]
-    baseline: Entry | None
+    entries: tuple[RowRuns, ...]
+    baseline: RowRuns | None
 
     @classmethod
     def of(cls, group: Group) -> Comparison:
@@ -104,7 +99,7 @@ class Comparison:
         skills = tuple(skill_column(task) for task in tasks if any(run.chance(task) is not None for run in measured))
         total = mean_column(skills)
 
-        def place(entry: Entry) -> tuple[int, float, str]:
+        def place(entry: RowRuns) -> tuple[int, float, str]:
             values = total.series(entry).values()
             return ORDER.index(entry.kind), -fmean(values) if values else float("inf"), entry.label
 
@@ -128,7 +123,7 @@ class Comparison:
         ]
         adjusted = holm([_p(difference) for difference in differences])
         rivals = [s for entry, s in zip(self.entries, series, strict=True) if entry.kind == "competitor" and s]
-        best = _best(rivals, column.larger)
+        best = _best(rivals, bool(column.header.larger))
         return [
             _cell(values, difference, p, best is not None and values is best)
             for values, difference, p in zip(series, differences, adjusted, strict=True)
@@ -137,7 +132,7 @@ class Comparison:
     def rows(self, *columns: Sequence[Cell]) -> tuple[Row, ...]:
         """A row for each entry from the cells of each column."""
         return tuple(
-            Row(entry.label, entry.kind, entry.config, keys, (Cell(entry.label), *cells))
+            Row(entry.label, entry.kind, entry.method, entry.tuned, entry.config, keys, (Cell(entry.label), *cells))
             for entry, keys, *cells in zip(self.entries, self._keys, *columns, strict=True)
         )
 
@@ -146,14 +141,13 @@ class Comparison:
         return [{run.seed: run.key for run in (*entry.runs.values(), *entry.failed)} for entry in self.entries]
 
 
-def _yardsticks(measured: Sequence[Run]) -> list[Entry]:
+def _yardsticks(measured: Sequence[Run]) -> list[RowRuns]:
     """Oracle and chance, which every run carries: read from the first."""
     first = [(kind, run) for kind in YARDSTICKS for run in [r for r in measured if kind in r.references][:1]]
-    return [Entry(kind, kind, kind, False, {}, {run.seed: _as_run(run, run.references[kind])}) for kind, run in first]
-
-
-def _as_run(run: Run, parts: Mapping[str, Any]) -> Run:
-    return Run(run.key, run.seed, run.status, None, run.tasks, parts, run.references, {})
+    return [
+        RowRuns(kind, kind, kind, False, {}, {run.seed: run._replace(error=None, parts=run.references[kind], cost={})})
+        for kind, run in first
+    ]
 
 
 def shared(series: Sequence[Series]) -> list[int]:
@@ -189,5 +183,5 @@ def _cell(values: Series, difference: Difference | None, p: float | None, bold: 
     if not values:
         return Cell()
     centre, half = mean_interval(list(values.values()))
-    text = f"{centre:z.4f}" + ("" if half is None else f" ± {short(f'{half:.4f}')}")
+    text = f"{centre:z.4f}{short(plus_minus(half))}"
     return Cell(text, centre, half, dict(values), difference, p, p is not None and p < ALPHA, bold)

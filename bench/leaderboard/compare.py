@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Literal
 
 from bench.errors import BenchError, unknown
-from bench.leaderboard.columns import MEAN, larger
+from bench.leaderboard.columns import larger
 from bench.leaderboard.filters import EVERYTHING, Filter
-from bench.leaderboard.grouping import Entry, Record
+from bench.leaderboard.grouping import Record, RowRuns
 from bench.leaderboard.over_users import over_users
-from bench.leaderboard.selection import Rows, Selector, chance, comparable, skills, slope, trials, values
+from bench.leaderboard.selection import Rows, Selector, chance, comparable, one, skills, trials
+from bench.leaderboard.terms import MEAN
+from bench.metrics import skill
 from bench.statistics.bootstrap import Interval
-from bench.statistics.many import holm
+from bench.statistics.many import ALPHA, holm
 from bench.statistics.paired import Difference, paired, signed_rank, tost, unsupported
 
+Values = Mapping[int, float]  # by seed
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
-
-
-ALPHA = 0.05
-
 
 MARGIN = 0.005  # of skill: a two-hundredth of the way from chance to perfect, .0025 of an AUC
 
 
 @dataclass(frozen=True)
-class Line:
+class Contrast:
     """A against B in one measure, over the seeds that both have: means, and difference A - B with its 95 % interval.
 
     p: of the paired t test, ``equivalence_p``: of the two one-sided tests within ``margin`` (in units of the measure),
@@ -54,13 +53,13 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class HeadToHead:
     """All lines of A against B, by what they share, and what could not be compared."""
 
     a: str
     b: str
     margin: float
-    lines: tuple[Line, ...]
+    lines: tuple[Contrast, ...]
     notes: tuple[str, ...]
 
 
@@ -72,7 +71,7 @@ def compare(
     margin: float = MARGIN,
     results: Path | None = None,
     part: Filter = EVERYTHING,
-) -> Comparison:
+) -> HeadToHead:
     """Head to head of two rows wherever both are. ``margin``: differences in skill that do not matter. ``results``: the
     folder with the predictions. ``part``: of the records.
 
@@ -82,13 +81,13 @@ def compare(
         raise BenchError(f"--margin {margin:g}: give a positive difference in skill, such as {MARGIN}")
     all_groups, wanted = comparable(records, part), (Selector.of(a), Selector.of(b))
     names = [entry.label for group in all_groups for entry in group.entries]
-    lines: list[Line] = []
+    lines: list[Contrast] = []
     notes = []
     for selector, text in zip(wanted, (a, b), strict=True):
         if not any(group.find(selector) for group in all_groups):
             raise unknown("row", text, names)
     for group in all_groups:
-        rows = [_one(group, selector) for selector in wanted]
+        rows = [one(selector, group.entries, group.title) for selector in wanted]
         missing = [str(selector) for selector, row in zip(wanted, rows, strict=True) if row is None]
         first, second = rows
         if first is None or second is None:
@@ -108,22 +107,14 @@ def compare(
         replace(line, p=p, equivalence_p=e, verdict=_verdict(line, p, e))
         for line, p, e in zip(lines, ps, equivalence_ps, strict=True)
     ]
-    return Comparison(a, b, margin, tuple(judged), tuple(notes))
+    return HeadToHead(a, b, margin, tuple(judged), tuple(notes))
 
 
-def _one(group: Rows, selector: Selector) -> Entry | None:
-    found = group.find(selector)
-    if len(found) > 1:
-        names = ", ".join(f"'{entry.label}'" for entry in found)
-        raise BenchError(f"'{selector}' means several rows of {group.title}: {names}; name one")
-    return found[0] if found else None
-
-
-def _lines(group: Rows, a: Entry, b: Entry, margin: float, results: Path | None) -> Iterable[Line]:
+def _lines(group: Rows, a: RowRuns, b: RowRuns, margin: float, results: Path | None) -> Iterator[Contrast]:
     for task in group.tasks:
         base = chance(a, task)
-        scale = abs(slope(task, base)) if base is not None else 0.0
-        sides = values(a, task), values(b, task)
+        scale = abs(skill(task.metric, base + 1, base)) if base is not None else 0.0  # skill a unit of the metric
+        sides = [row.values("test").get(task, {}) for row in (a, b)]
         name = f"{task.name} {task.metric}"
         line = _line(group, name, larger(task), sides, margin / scale if scale else None)
         if line is not None:
@@ -135,19 +126,19 @@ def _lines(group: Rows, a: Entry, b: Entry, margin: float, results: Path | None)
         yield line
 
 
-def _line(group: Rows, name: str, up: bool, sides: Sequence[dict[int, float]], margin: float | None) -> Line | None:
+def _line(group: Rows, name: str, up: bool, sides: Sequence[Values], margin: float | None) -> Contrast | None:
     seeds = tuple(sorted(sides[0].keys() & sides[1].keys()))
     if not seeds:
         return None
     a, b = ([side[seed] for seed in seeds] for side in sides)
     difference = paired(a, b)
-    return Line(
+    return Contrast(
         group.title, name, up, seeds, mean(a), mean(b), difference, difference.p,
-        signed_rank(a, b), unsupported(len(seeds)), margin, tost(a, b, margin).p if margin is not None else None,
+        signed_rank(a, b), unsupported(len(seeds)), margin, tost(a, b, margin) if margin is not None else None,
     )  # fmt: skip
 
 
-def _verdict(line: Line, p: float | None, equivalence_p: float | None) -> Verdict:
+def _verdict(line: Contrast, p: float | None, equivalence_p: float | None) -> Verdict:
     """A difference that is shown to be within the margin does not matter, even where it is not zero."""
     if equivalence_p is not None and equivalence_p < ALPHA:
         return "equivalent"

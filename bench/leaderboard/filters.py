@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.errors import BenchError
+from bench.leaderboard.terms import BASELINE
 from bench.spec.names import listed
 
 if TYPE_CHECKING:
-    from bench.leaderboard.grouping import Group, Line
+    from bench.leaderboard.grouping import Configuration, Group
 
 FAMILIES = ("baselines", "methods", "references")
 CLEAN = "clean-*"
@@ -59,18 +60,14 @@ class Filter:
 
     def passing(self, groups: Sequence[Group]) -> list[Group]:
         """The groups, rows and tasks that pass. Rows of the baseline stay in their groups, to compare with."""
-        from bench.leaderboard.columns import (
-            BASELINE,  # here, for `bench --help` names the families and must not wait for SciPy
-        )
-
         found = []
         for group in groups:
             families = _families([group])
-            rows = {key for key, line in group.lines.items() if self._takes(line, families[line.method])}
+            rows = {key for key, own in group.configurations.items() if self._takes(own, families[own.method])}
             tasks = not self.tasks or any(_fits(task.name, self.tasks) for task in group.tasks)
             if rows and tasks and self._of(group):
-                kept = {k: line for k, line in group.lines.items() if k in rows or line.method == BASELINE}
-                found.append(replace(group, lines=kept, only=tuple(self.tasks)))
+                kept = {k: own for k, own in group.configurations.items() if k in rows or own.method == BASELINE}
+                found.append(replace(group, configurations=kept, only=tuple(self.tasks)))
         return found
 
     def _of(self, group: Group) -> bool:
@@ -78,9 +75,9 @@ class Filter:
         clean = fnmatchcase(key["protocol"], self.protocol or CLEAN)
         return clean and _fits(key["dataset"], self.datasets) and self.budget.items() <= key["budget"].items()
 
-    def _takes(self, line: Line, family: str) -> bool:
-        text = line.choices["lm"] is not None
-        return _fits(line.method, self.methods) and self.family in (None, family) and self.text in (None, text)
+    def _takes(self, own: Configuration, family: str) -> bool:
+        text = own.settings["lm"] is not None
+        return _fits(own.method, self.methods) and self.family in (None, family) and self.text in (None, text)
 
 
 EVERYTHING = Filter()
@@ -91,19 +88,19 @@ def _fits(name: str, patterns: Collection[str]) -> bool:
 
 
 def _families(groups: Iterable[Group]) -> dict[str, str]:
-    """Of each method."""
+    """The family of each method."""
     baselines = registry.entries("baselines")
     return {
-        line.method: "references" if line.reference else "baselines" if line.method in baselines else "methods"
+        own.method: "references" if own.reference else "baselines" if own.method in baselines else "methods"
         for group in groups
-        for line in group.lines.values()
+        for own in group.configurations.values()
     }
 
 
 def _there(groups: Sequence[Group]) -> str:
     facts = {
         "data sets": {group.key["dataset"] for group in groups},
-        "methods": {line.method for group in groups for line in group.lines.values()},
+        "methods": {own.method for group in groups for own in group.configurations.values()},
         "families": set(_families(groups).values()),
         "budgets": {listed(group.key["budget"]) for group in groups},
         "protocols": {group.key["protocol"] for group in groups},

@@ -10,22 +10,13 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from bench.errors import BenchError
-from bench.leaderboard.tables import Kind
+from bench.leaderboard.terms import COSTS, Kind, Task
 from bench.spec import canonical
 from bench.spec.names import named
 
 Record = Mapping[str, Any]
 
 TABLE_KEYS = ("dataset", "dataset_config", "dataset_version", "protocol", "budget")  # with the data hash: one table
-COSTS = ("fit_s", "trained", "tuning_trials", "tuning_s")
-
-
-class Task(NamedTuple):
-    """A task and the metric that judges it."""
-
-    name: str
-    metric: str
-
 
 Values = dict[Task, float]  # those that are defined
 
@@ -43,13 +34,13 @@ class Run(NamedTuple):
     references: Mapping[str, Mapping[str, Values]]
     cost: Mapping[str, float]
 
-    def chance(self, task: Task) -> float | None:
-        """The value on the test rows of the best constant prediction."""
-        return self.references.get("chance", {}).get("test", {}).get(task)
+    def chance(self, task: Task, part: str = "test") -> float | None:
+        """The value of the best constant prediction on a part of the test rows."""
+        return self.references.get("chance", {}).get(part, {}).get(task)
 
 
 @dataclass(frozen=True)
-class Entry:
+class RowRuns:
     """The runs of a row: those with a result by seed, and the others."""
 
     label: str
@@ -73,11 +64,11 @@ class Entry:
 
 
 @dataclass
-class Line:
-    """A row while it is read: what its runs have in common, and the runs by seed."""
+class Configuration:
+    """A method and its settings: what the runs of a row have in common, and the runs by seed."""
 
     method: str
-    choices: dict[str, Any]  # all that tells rows of one method apart
+    settings: dict[str, Any]  # all that tells rows of one method apart
     reference: bool = False
     runs: dict[int, Run] = field(default_factory=dict)
 
@@ -101,7 +92,7 @@ class Group:
     """Runs that can be compared. key: what they have in common; rows, slices: sizes of data parts and of slices."""
 
     key: dict[str, Any]
-    lines: dict[str, Line] = field(default_factory=dict)
+    configurations: dict[str, Configuration] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     slices: dict[str, int] = field(default_factory=dict)
     models: set[str] = field(default_factory=set)
@@ -117,22 +108,22 @@ class Group:
     @property
     def runs(self) -> list[Run]:
         """All runs, whatever the order in which they were read."""
-        lines = [self.lines[key] for key in sorted(self.lines)]
-        return [line.runs[seed] for line in lines for seed in sorted(line.runs)]
+        found = [self.configurations[key] for key in sorted(self.configurations)]
+        return [own.runs[seed] for own in found for seed in sorted(own.runs)]
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[RowRuns]:
         """The rows, by label."""
-        families: dict[str, list[Line]] = {}
-        for _, line in sorted(self.lines.items()):
-            families.setdefault(f"{line.method}, tuned" if line.tuned else line.method, []).append(line)
+        families: dict[str, list[Configuration]] = {}
+        for _, own in sorted(self.configurations.items()):
+            families.setdefault(f"{own.method}, tuned" if own.tuned else own.method, []).append(own)
         entries = []
         for name, family in families.items():
-            for label, line in zip(named(name, [line.choices for line in family]), family, strict=True):
-                kind: Kind = "reference" if line.reference else "competitor"
-                runs = {seed: run for seed, run in sorted(line.runs.items()) if run.status == "ok"}
-                failed = tuple(run for _, run in sorted(line.runs.items()) if run.status != "ok")
-                entries.append(Entry(label, kind, line.method, line.tuned, line.choices, runs, failed))
+            for label, own in zip(named(name, [own.settings for own in family]), family, strict=True):
+                kind: Kind = "reference" if own.reference else "competitor"
+                runs = {seed: run for seed, run in sorted(own.runs.items()) if run.status == "ok"}
+                failed = tuple(run for _, run in sorted(own.runs.items()) if run.status != "ok")
+                entries.append(RowRuns(label, kind, own.method, own.tuned, own.settings, runs, failed))
         return sorted(entries, key=lambda entry: entry.label)
 
 
@@ -165,36 +156,36 @@ class _Reader:
 
     def __init__(self) -> None:
         self.groups: dict[str, Group] = {}
-        self.places: dict[tuple[object, ...], tuple[Group, Line, Any]] = {}
+        self.places: dict[tuple[object, ...], tuple[Group, Configuration, Any]] = {}
         self.texts: dict[int, tuple[Any, str]] = {}
         self.tasks: dict[str, tuple[Task, ...]] = {}
         self.references: dict[tuple[str, str], Mapping[str, Mapping[str, Values]]] = {}
 
     def add(self, record: Record) -> None:
-        group, line = self.place(record["spec"], record.get("data") or {})
-        line.reference |= bool(record["reference"])
+        group, own = self.place(record["spec"], record.get("data") or {})
+        own.reference |= bool(record["reference"])
         group.devices.add((record.get("env") or {}).get("device") or "")
         run = self.run(record)
         if run.status == "ok":
             group.slices |= {name: part["rows"] for name, part in (record["metrics"].get("slices") or {}).items()}
-        line.add(run)
+        own.add(run)
 
-    def place(self, spec: Record, data: Record) -> tuple[Group, Line]:
+    def place(self, spec: Record, data: Record) -> tuple[Group, Configuration]:
         """Where a run belongs; for runs whose specs share all but the seed it is found once."""
         shared = (*spec, *(id(value) for name, value in spec.items() if name != "seed"), id(data))
         if shared in self.places:
             return self.places[shared][:2]
         found = {**{name: spec.get(name) for name in TABLE_KEYS}, "data": data.get("sha256") or "unknown"}
         group = self.groups.setdefault("\t".join(map(self.text, found.values())), Group(found))
-        own = [f"{name} {self.text(spec[name])}" for name in sorted(spec) if name not in (*TABLE_KEYS, "seed")]
-        line = group.lines.setdefault("\t".join(own), Line(spec["method"], {}))
-        if not line.choices:
+        texts = [f"{name} {self.text(spec[name])}" for name in sorted(spec) if name not in (*TABLE_KEYS, "seed")]
+        own = group.configurations.setdefault("\t".join(texts), Configuration(spec["method"], {}))
+        if not own.settings:
             parts = {f"{part} version": version for part, version in spec.get("parts", {}).items()}
-            line.choices |= {**spec["config"], "lm": spec["lm"], "version": spec.get("method_version"), **parts}
+            own.settings |= {**spec["config"], "lm": spec["lm"], "version": spec.get("method_version"), **parts}
         group.rows |= data.get("rows") or {}
         group.models.add(spec["lm"] or "")
-        self.places[shared] = group, line, (spec, data)  # kept: an id is its object's while that lives
-        return group, line
+        self.places[shared] = group, own, (spec, data)  # kept: an id is its object's while that lives
+        return group, own
 
     def run(self, record: Record) -> Run:
         text = self.text(record["tasks"])
@@ -215,7 +206,7 @@ class _Reader:
             tasks,
             _parts(record["metrics"], tasks) if record["status"] == "ok" else {},
             known,
-            {name: value for name in COSTS if (value := cost.get(name)) is not None},
+            {name: value for name, _ in COSTS.values() if (value := cost.get(name)) is not None},
         )
 
     def text(self, value: Any) -> str:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.leaderboard.columns import BASELINE, MEAN, YARDSTICKS
-from bench.leaderboard.tables import Cell, Row, Table, short
+from bench.leaderboard.tables import Cell, Header, Row, Table
+from bench.leaderboard.terms import BASELINE, MEAN, RANK, YARDSTICKS
+from bench.markup import plus_minus, short
 from bench.spec.names import named
-from bench.statistics.bootstrap import iqm
+from bench.statistics.bootstrap import iqm, percentiles
 from bench.statistics.ranks import friedman
 
 Strata = list[list[float]]  # skills of the seeds, for each data set and task
 
-IQM, RANK = "IQM of skills", "mean rank"
+IQM = "IQM of skills"  # a column
 RESAMPLES = 1000
-LEGEND = (
+OVERALL_EXPLAINED = (
     f"Overall: rows with a mean skill on every data set. The column of a data set is the difference in mean skill to "
     f"{BASELINE}, with the star of its own table. IQM of skills: the mean of those of all data sets and tasks without "
     "the upper and the lower quarter, each being a mean over seeds; in brackets its 95 % bootstrap interval, for which "
-    "the seeds of each are resampled.",
+    "the seeds of each are resampled."
 )
 
 
@@ -54,12 +55,11 @@ def overall(parts: Sequence[Part]) -> Iterator[Table]:
 def _table(title: str, parts: Sequence[Part]) -> Iterator[Table]:
     tables = [part.table for part in parts]
     entries = [{row.label: row for row in table.rows if row.kind not in YARDSTICKS} for table in tables]
-    totals = [
-        {label: row.cells[table.headers.index(MEAN)] for label, row in own.items()}
-        for table, own in zip(tables, entries, strict=True)
-    ]
+    totals = [table.column(MEAN) for table in tables]
     labels = [
-        label for label in entries[0] if all(label in total and total[label].value is not None for total in totals)
+        label
+        for label in entries[0]
+        if all(label in own and total[label].value is not None for own, total in zip(entries, totals, strict=True))
     ]
     if not labels:
         return
@@ -71,21 +71,17 @@ def _table(title: str, parts: Sequence[Part]) -> Iterator[Table]:
     left = len({label for own in entries for label in own}) - len(labels)
     if left:
         notes.append(f"{left} rows have no mean skill on some of these data sets and are left out.")
+
+    def row(label: str) -> Row:
+        cells = (*(_difference(total[label]) for total in totals), middles[label], ranks.get(label, Cell()))
+        return replace(entries[0][label], config={}, keys={}, cells=(Cell(label), *cells))
+
     yield Table(
         "",
         title,
         f"{len(parts)} data sets, {len(strata[labels[0]])} pairs of data set and task.",
-        ("method", *(table.title for table in tables), IQM, RANK),
-        tuple(
-            Row(
-                label,
-                kinds[label],
-                {},
-                {},
-                (Cell(label), *(_difference(t[label]) for t in totals), middles[label], ranks.get(label, Cell())),
-            )
-            for label in order
-        ),
+        (Header("method"), *(Header(table.title) for table in tables), Header(IQM), Header(RANK)),
+        tuple(map(row, order)),
         tuple(notes),
     )
 
@@ -95,8 +91,8 @@ def _difference(cell: Cell) -> Cell:
     found = cell.difference
     if found is None:
         return Cell("")
-    half = "" if found.half_width is None else f" ± {short(f'{found.half_width:.4f}')}"
-    return Cell(f"{short(f'{found.mean:+z.4f}')}{half}", found.mean, found.half_width, p=cell.p, star=cell.star)
+    text = short(f"{found.mean:+z.4f}{plus_minus(found.half_width)}")
+    return Cell(text, found.mean, found.half_width, p=cell.p, star=cell.star)
 
 
 def _middles(rows: Mapping[str, Strata]) -> dict[str, Cell]:
@@ -115,7 +111,7 @@ def _middles(rows: Mapping[str, Strata]) -> dict[str, Cell]:
                 weights[i, n] = np.random.default_rng((i, n)).multinomial(n, [1 / n] * n, RESAMPLES) / n
             means[:, i] = weights[i, n] @ np.array(values)
         centre = iqm([fmean(values) for values in strata])
-        low, high = (short(f"{q:.4f}") for q in np.quantile(iqm(means, axis=1), (0.025, 0.975), method="weibull"))
+        low, high = (short(f"{bound:.4f}") for bound in percentiles(iqm(means, axis=1)))
         several = max(map(len, strata)) > 1
         cells[label] = Cell(f"{centre:z.4f}" + (f" [{low}, {high}]" if several else ""), centre)
     return cells

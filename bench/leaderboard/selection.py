@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from statistics import mean
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.errors import BenchError
-from bench.leaderboard.columns import shared
+from bench.leaderboard.columns import mean_column, skill_column
 from bench.leaderboard.filters import EVERYTHING, Filter
-from bench.leaderboard.grouping import Entry, Record, Task, grouped
-from bench.metrics import skill
+from bench.leaderboard.grouping import Record, RowRuns, grouped
+from bench.leaderboard.tables import Row
+from bench.leaderboard.terms import Task
 from bench.spec.names import listed
 
+R = TypeVar("R", RowRuns, Row)
 _NAMED = re.compile(r"(?P<method>\w+)(?P<tuned>, tuned)?(?: \((?P<settings>.+)\))?", re.ASCII)
 
 
@@ -39,10 +40,10 @@ class Selector:
         settings = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
         return cls(found["method"], bool(found["tuned"]), settings)
 
-    def fits(self, entry: Entry) -> bool:
+    def fits(self, row: RowRuns | Row) -> bool:
         """Whether the row is one of those that are meant."""
-        return (self.method, self.tuned) == (entry.method, entry.tuned) and all(
-            key in entry.config and listed({key: entry.config[key]}) == f"{key}={value}"
+        return (self.method, self.tuned) == (row.method, row.tuned) and all(
+            key in row.config and listed({key: row.config[key]}) == f"{key}={value}"
             for key, value in self.settings.items()
         )
 
@@ -57,7 +58,7 @@ class Rows:
 
     title: str
     about: dict[str, Any]
-    entries: tuple[Entry, ...]
+    entries: tuple[RowRuns, ...]
     tasks: tuple[Task, ...]
 
     @property
@@ -65,16 +66,28 @@ class Rows:
         """The data set's name."""
         return str(self.about["dataset"])
 
-    def find(self, selector: Selector) -> list[Entry]:
+    def find(self, selector: Selector) -> list[RowRuns]:
         """The rows that are meant: none, one, or several if the words do not tell them apart."""
         return [entry for entry in self.entries if selector.fits(entry)]
 
-    def spec(self, entry: Entry) -> dict[str, Any]:
+    def spec(self, entry: RowRuns) -> dict[str, Any]:
         """What ``reproduce_command`` needs to know of a row's runs, with seed 0."""
         settings = {k: v for k, v in entry.config.items() if k != "version" and not k.endswith(" version")}
         if settings.get("lm") is None:
             settings.pop("lm", None)
         return {**self.about, "method": entry.method, "config": settings, "seed": 0}
+
+
+def one(selector: Selector, rows: Sequence[R], where: str) -> R | None:
+    """The row that is meant, by its whole label or by what tells it from others; None if there is none.
+
+    Raises BenchError if several are meant. ``where``: what the rows are of, for the error.
+    """
+    found = [row for row in rows if row.label == str(selector)] or [row for row in rows if selector.fits(row)]
+    if len(found) > 1:
+        names = ", ".join(f"'{row.label}'" for row in found)
+        raise BenchError(f"'{selector}' means several rows of {where}: {names}; name one")
+    return found[0] if found else None
 
 
 def comparable(records: Iterable[Record], wanted: Filter = EVERYTHING) -> list[Rows]:
@@ -105,33 +118,19 @@ def _title(about: dict[str, Any], keys: Sequence[dict[str, Any]]) -> str:
     return f"{about['dataset']}{f' ({telling})' if telling else ''}"
 
 
-def trials(entry: Entry) -> int:
+def trials(entry: RowRuns) -> int:
     """Trials of the study that its settings come from; 0 if it is not tuned."""
     return int(max((run.cost.get("tuning_trials", 0) for run in entry.runs.values()), default=0))
 
 
-def values(entry: Entry, task: Task, part: str = "test") -> dict[int, float]:
-    """The task's primary metric by seed, on the test part or on a slice of it."""
-    return dict(entry.values(part).get(task, {}))
-
-
-def chance(entry: Entry, task: Task, part: str = "test") -> float | None:
-    """What the best constant prediction gets there: the zero of skill."""
-    known = (run.references.get("chance", {}).get(part, {}).get(task) for run in entry.runs.values())
+def chance(entry: RowRuns, task: Task, part: str = "test") -> float | None:
+    """The value of the best constant prediction there: the zero of skill."""
+    known = (run.chance(task, part) for run in entry.runs.values())
     return next((value for value in known if value is not None), None)
 
 
-def skills(entry: Entry, tasks: Sequence[Task], part: str = "test") -> dict[int, float]:
+def skills(entry: RowRuns, tasks: Sequence[Task], part: str = "test") -> dict[int, float]:
     """Mean skill over the tasks by seed. A task without a chance value there does not count; a seed that lacks one of
     the others has no mean."""
-    parts = [
-        {seed: skill(task.metric, value, base) for seed, value in values(entry, task, part).items()}
-        for task in tasks
-        if (base := chance(entry, task, part)) is not None
-    ]
-    return {seed: mean(other[seed] for other in parts) for seed in shared(parts)}
-
-
-def slope(task: Task, base: float) -> float:
-    """Skill for each unit of the task's metric: negative where smaller is better. ``base``: chance."""
-    return skill(task.metric, base + 1, base)
+    counted = [skill_column(task, part) for task in tasks if chance(entry, task, part) is not None]
+    return dict(mean_column(counted).series(entry))

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from bench.leaderboard.terms import Kind
+from bench.markup import DASH
 from bench.statistics.paired import Difference
 
-Kind = Literal["oracle", "competitor", "reference", "chance"]
 
-DASH = "–"
-COSTS = ("fit s", "trained", "trials", "tuning s", "seeds")  # columns of one plain number
+@dataclass(frozen=True)
+class Header:
+    """The head of a column. ``name``: of its task, or of what it is. ``metric``: a task's; empty in other columns.
+    ``larger``: whether larger values are better, None where neither is. ``plain``: a cell is one number."""
+
+    name: str
+    metric: str = ""
+    larger: bool | None = None
+    plain: bool = False
+
+    @property
+    def measure(self) -> str:
+        """The metric, with an arrow to where it is better; empty where the column is no task's."""
+        return f"{self.metric} {'↑' if self.larger else '↓'}" if self.metric else ""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.measure}" if self.metric else self.name
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,8 @@ class Row:
 
     label: str
     kind: Kind
+    method: str
+    tuned: bool
     config: dict[str, Any]
     keys: dict[int, str]
     cells: tuple[Cell, ...]
@@ -57,23 +74,38 @@ class Failure:
 
 @dataclass(frozen=True)
 class Table:
-    """Comparable rows, best mean skill first, and runs without a result. The same rows again: measures over tasks and
-    costs, and slices of the test set. ``dataset``: none where a table is over several."""
+    """Comparable rows, best mean skill first, and runs without a result. Its ``parts`` are tables of these rows too:
+    measures over tasks and costs, and slices of the test rows. ``dataset``: empty where a table is over several.
+    ``part``: which of these parts it is, such as ``cold_item``; empty where it is none."""
 
     dataset: str
     title: str
     caption: str
-    headers: tuple[str, ...]
+    headers: tuple[Header, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
     over_tasks: Table | None = None
     slices: tuple[Table, ...] = ()
+    part: str = ""
 
     @property
     def parts(self) -> tuple[Table, ...]:
         """The tables of the same rows, in the order in which they are shown."""
         return (*([self.over_tasks] if self.over_tasks else []), *self.slices)
+
+    @property
+    def tasks(self) -> list[Header]:
+        """The headers of the columns that tasks have."""
+        return [header for header in self.headers if header.metric]
+
+    def column(self, name: str, metric: str = "") -> dict[str, Cell]:
+        """The cells of a column by row, here or in the table over tasks; none where there is no such column."""
+        for table in (self, self.over_tasks):
+            for i, header in enumerate(table.headers if table else ()):
+                if table and (header.name, header.metric) == (name, metric):
+                    return {row.label: row.cells[i] for row in table.rows}
+        return {}
 
 
 @dataclass(frozen=True)
@@ -83,8 +115,3 @@ class Board:
     tables: tuple[Table, ...]
     overall: tuple[Table, ...]
     legend: tuple[str, ...]
-
-
-def short(number: str) -> str:
-    """A formatted number without the zero before its point."""
-    return re.sub(r"^([+-]?)0\.", r"\1.", number)

@@ -1,4 +1,4 @@
-"""Blocks of which methods are made: what files in ``baselines``, ``methods`` and plugins import."""
+"""Blocks of which methods are made, for files in ``baselines``, ``methods`` and plugins to import."""
 
 from bench.nn.architecture import Architecture, MakeInputs, MakeTrunk, OnTrunk, base_rate, base_rate_of
 from bench.nn.history import USER_ENCODERS, HistoryAttention, HistoryTransformer

@@ -1,4 +1,4 @@
-"""The usual skeleton of a method: inputs, shared representation, one tower a task; and methods on top of any other."""
+"""Defines the usual skeleton of a method (inputs, shared representation, one tower a task) and methods on top."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from bench.nn.layers import mlp
 from bench.nn.norms import BatchNorm
 
 MakeInputs = Callable[[Schema], Inputs]
-
-
 MakeTrunk = Callable[[Schema, MakeInputs], Method]
 
 
 def base_rate(task: Task, label: Tensor) -> Tensor | None:
-    """The constant output [task.outputs] that fits the defined labels best: log-odds, mean or log shares.
+    """Returns the constant output [task.outputs] that fits the defined labels best: log-odds, mean or log shares.
 
-    None for softmax within a group, where a constant says nothing, and where no label is defined.
+    label: a column, NaN where undefined. Returns None for softmax within a group, where a constant says nothing, and
+    where no label is defined.
     """
     return base_rate_of(task, [label[~label.isnan()]])
 
 
 def base_rate_of(task: Task, pieces: Iterable[Tensor]) -> Tensor | None:
-    """The same from pieces of the column, without what is undefined."""
+    """Returns what ``base_rate`` does, from pieces of the label column that hold defined labels alone."""
     if task.kind == "softmax":
         return None
     known, total = 0, torch.zeros(task.outputs, dtype=torch.float64)
@@ -47,9 +46,10 @@ def base_rate_of(task: Task, pieces: Iterable[Tensor]) -> Tensor | None:
 
 
 class Architecture(Method):
-    """Input layer -> representation for each task -> one tower and output a task. A subclass writes ``represent``.
+    """Computes inputs, then a representation for each task, then one tower and output a task.
 
-    tower: width of each task's hidden layer. A user-scope task is computed once a group, from the user side alone.
+    A subclass writes ``represent``. tower: width of each task's hidden layer. A user-scope task is computed once a
+    group, from the user side alone.
     """
 
     def __init__(self, schema: Schema, inputs: MakeInputs, *, width: int, tower: int, dropout: float) -> None:
@@ -60,19 +60,19 @@ class Architecture(Method):
         )
 
     def represent(self, x: Tensor, tasks: Sequence[Task]) -> dict[str, Tensor]:
-        """x [N, inputs.width] -> a representation [N, width] for each of ``tasks``; extends ``self.shared``."""
+        """Returns a representation [N, width] of x [N, inputs.width] for each task; extends ``self.shared``."""
         raise NotImplementedError
 
     @torch.no_grad()
     def on_start(self, train: Any) -> None:
-        """Output biases start at the training part's base rates and means: no task spends epochs on finding them."""
+        """Starts output biases at the training part's base rates and means, so that no epochs go into finding them."""
         for task in self.tasks:
             prior = base_rate_of(task, train.defined(task.name))
             if prior is not None:
                 cast(nn.Linear, cast(nn.Sequential, self.towers[task.name])[-1]).bias.copy_(prior)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """See ``Method.forward``."""
+        """Returns the output of each task, as ``Method.forward`` defines it."""
         pair, user = self.inputs(batch)
         self.shared = []
         outputs: dict[str, Tensor] = {}
@@ -88,7 +88,7 @@ class Architecture(Method):
 
 
 class OnTrunk(Method):
-    """A method that gives an architecture other inputs. Whatever it does not override is the architecture's doing."""
+    """Gives an architecture other inputs. Whatever a subclass does not override is the architecture's doing."""
 
     data_parallel = True  # if the architecture is
 
@@ -97,31 +97,31 @@ class OnTrunk(Method):
         self.model = trunk(schema, inputs)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The architecture's outputs."""
+        """Returns the architecture's outputs."""
         outputs: dict[str, Tensor] = self.model(batch)
         self.shared = self.model.shared
         return outputs
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """The architecture's losses."""
+        """Returns the architecture's losses."""
         return self.model.losses(outputs, batch)
 
     def step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
-        """The architecture's way to update, applied to this method: its forward, losses, parameters and balancer."""
+        """Updates as the architecture does, with the forward pass, losses, parameters and balancer of this method."""
         return type(self.model).step(self, batch, optimizer)
 
     def on_start(self, train: Any) -> None:
-        """Passed on."""
+        """Tells the architecture that training starts."""
         self.model.on_start(train)
 
     def on_epoch(self, epoch: int, valid: Mapping[str, float]) -> None:
-        """Passed on."""
+        """Tells the architecture that an epoch has ended."""
         self.model.on_epoch(epoch, valid)
 
     def rates(self, lr: float) -> list[tuple[nn.Module, float]]:
-        """The architecture's."""
+        """Returns the architecture's learning rates."""
         return self.model.rates(lr)
 
     def parts(self) -> list[tuple[tuple[Task, ...], nn.Module]]:
-        """The architecture's parts."""
+        """Returns the architecture's parts."""
         return self.model.parts()

@@ -1,4 +1,4 @@
-"""Augmentation of training batches (CL4SRec, Xie et al., ICDE 2022; mixup, Zhang et al., ICLR 2018).
+"""Augments training batches (CL4SRec, Xie et al., ICDE 2022; mixup, Zhang et al., ICLR 2018).
 
 The history operations act on the input alone, without a contrastive loss (compared by Zhou et al., WWW 2024).
 
@@ -28,29 +28,29 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.api import Batch, Inputs, Schema
-from bench.data.tensors import Split
+
+if TYPE_CHECKING:
+    from bench.data.tensors import Split
 
 HISTORY = ("crop", "mask", "reorder", "substitute")
 TEXT = ("token_dropout", "swap")
-NAMES = ("none", *HISTORY, "mixup", *TEXT)
 
 
-def make(name: str, rate: float, train: Split) -> Callable[[Batch], Batch]:
-    """What to call on every training batch; ``train`` is on the device of the batches.
+def augmentation(name: str, rate: float, train: Split) -> Callable[[Batch], Batch]:
+    """Returns what to call on every training batch: it alters the history, or returns the batch as it is.
 
-    A batch holds codes, which cannot be blended, so ``mixup`` returns it as it is: see ``mix_inputs``. Raises
-    ValueError for an unknown name, or a rate outside [0, 1).
+    train: the training part, on the device of the batches. A batch holds codes, which cannot be blended, and no texts,
+    so ``mixup`` and the operations on texts leave it as it is; ``install`` puts them into the model. Raises ValueError
+    for a rate outside [0, 1).
     """
     _check(rate)
-    if name not in NAMES:
-        raise ValueError(f"augmentation '{name}' is unknown; known are {', '.join(NAMES)}")
     if name not in HISTORY or rate == 0:
         return lambda batch: batch
     simple: dict[str, Callable[[Tensor, float], Tensor]] = {"crop": crop, "mask": mask, "reorder": reorder}
@@ -59,7 +59,7 @@ def make(name: str, rate: float, train: Split) -> Callable[[Batch], Batch]:
 
 
 def install(method: nn.Module, name: str, rate: float) -> None:
-    """What is altered inside a model rather than in a batch: its inputs, or the texts that it reads.
+    """Makes a model alter its inputs, or the texts that it reads, where ``name`` is an operation on these.
 
     Raises ValueError for a rate outside [0, 1), and where a text operation has no language model to act on.
     """
@@ -75,18 +75,18 @@ def install(method: nn.Module, name: str, rate: float) -> None:
 
 
 def declines(name: str, schema: Schema) -> str:
-    """Why an augmentation can alter nothing in such data; empty if it can."""
+    """Says why an augmentation can alter nothing in such data; empty if it can."""
     return "no histories" if name in HISTORY and not schema.history else ""
 
 
 def crop(history: Tensor, rate: float) -> Tensor:
-    """[v_(c+1), ..., v_(c+n-k)] of [v_1, ..., v_n], with c uniform in 0, ..., k. history: [G, L], as is the result."""
+    """Keeps [v_(c+1), ..., v_(c+n-k)] of [v_1, ..., v_n], with c uniform in 0, ..., k. history and result: [G, L]."""
     length = (history > 0).sum(dim=1, keepdim=True)
     return _keep(history, _stretch(history, length - _count(length, rate))[1])
 
 
 def mask(history: Tensor, rate: float) -> Tensor:
-    """[v_i : i not in M] with M k random places. history: [G, L], as is the result.
+    """Keeps [v_i : i not in M], with M k random places. history and result: [G, L].
 
     CL4SRec puts a mask token there. A batch has none, so what remains moves up: padding stays in front.
     """
@@ -94,7 +94,7 @@ def mask(history: Tensor, rate: float) -> Tensor:
 
 
 def reorder(history: Tensor, rate: float) -> Tensor:
-    """[v_1, ..., v_c, shuffled(v_(c+1), ..., v_(c+k)), ..., v_n], with c uniform in 0, ..., n - k. history: [G, L].
+    """Shuffles v_(c+1), ..., v_(c+k) of [v_1, ..., v_n], with c uniform in 0, ..., n - k. history and result: [G, L].
 
     A model whose pooling knows no order, such as ``bench.nn.history.HistoryAttention``, cannot notice.
     """
@@ -104,7 +104,7 @@ def reorder(history: Tensor, rate: float) -> Tensor:
 
 
 class Substitute:
-    """v_i becomes another item that agrees with it in a random categorical item field, at k random places i.
+    """Replaces v_i, at k random places i, by another item that agrees with it in a random categorical item field.
 
     Others are drawn from the training part's histories, as often as they are in them, so popular items stay popular.
     A missing value agrees with nothing. v_i stays if nothing else agrees. Without categorical item fields, all agree.
@@ -146,7 +146,7 @@ class Substitute:
 
 
 def mix_inputs(method: nn.Module, rate: float) -> None:
-    """From now on, ``mixup`` alters what every input layer of a method gives while it trains.
+    """Makes ``mixup`` alter what every input layer of a method gives while it trains.
 
     Where a method has several input layers, each draws its own partners. Raises ValueError for a rate outside [0, 1).
     """
@@ -161,7 +161,7 @@ def mix_inputs(method: nn.Module, rate: float) -> None:
 
 
 def mixup(pair: Tensor, user: Tensor, group: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-    """x_g <- (1 - w) x_g + w x_h, for the user side of a group g and all its rows, with one w and one other group h.
+    """Returns (1 - w) x_g + w x_h for the user side of each group g and all its rows, with one w and one other group h.
 
     w = min(b, 1 - b) with b ~ Beta(1, 1), for a share ``rate`` of groups; 0 elsewhere. A row is blended with a random
     row of h. All tasks see the same x. Labels stay those of g, which has the larger part: half a conversion or watch
@@ -184,14 +184,14 @@ def mixup(pair: Tensor, user: Tensor, group: Tensor, rate: float) -> tuple[Tenso
 
 
 def mix_features(x: Tensor, weight: Tensor, partner: Tensor) -> Tensor:
-    """(1 - w_i) x_i + w_i x_partner(i). x [N, width], weight [N, 1], partner [N]."""
+    """Returns (1 - w_i) x_i + w_i x_partner(i) [N, width]. x [N, width], weight [N, 1], partner [N]."""
     return x + weight * (x.index_select(0, partner) - x)
 
 
 def token_dropout(present: Tensor, rate: float) -> Tensor:
-    """Which tokens an encoder attends to, without a share of them; never without the first and last of a text.
+    """Hides a share of the tokens from an encoder, but never the first and the last of a text.
 
-    present: attention mask [n, L], padded on either side, as is the result. Ids stay: this needs no mask token and
+    present: attention mask [n, L], padded on either side; returns one alike. Ids stay: this needs no mask token and
     serves encoders and decoders alike.
     """
     place = present.long().cumsum(dim=1)
@@ -200,7 +200,7 @@ def token_dropout(present: Tensor, rate: float) -> Tensor:
 
 
 def swap(texts: Sequence[str]) -> list[str]:
-    """Texts with the first sentence (a title) behind the rest (a body): "A. B. C." gives "B. C. A."
+    """Puts the first sentence of each text (a title) behind the rest (a body): "A. B. C." gives "B. C. A."
 
     A sentence ends at ., ! or ? before a space. A text of one sentence stays.
     """

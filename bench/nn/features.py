@@ -1,4 +1,4 @@
-"""The input layer of all methods: embedded fields, numbers, the history, and interactions of these."""
+"""Defines the input layer of all methods: embedded fields, numbers, the history, and interactions of these."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ from bench.nn.history import HistoryAttention
 
 @dataclass(frozen=True)
 class Fields:
-    """How a concatenation is made up: the number of embedded fields, and of numbers after them, of each stretch."""
+    """Describes a concatenation of stretches, each of embedded fields and then numbers.
+
+    counts: how many embedded fields and how many numbers each stretch has. embedding: width of an embedded field.
+    """
 
     counts: tuple[tuple[int, int], ...]
     embedding: int
 
     @property
     def width(self) -> int:
-        """Of the concatenation."""
+        """Width of the concatenation."""
         return sum(coded * self.embedding + numbers for coded, numbers in self.counts)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [N, width] -> the embedded fields [N, fields, embedding] and the numbers [N, numbers]."""
+        """Splits x [N, width] into the embedded fields [N, fields, embedding] and the numbers [N, numbers]."""
         sizes = [size for coded, numbers in self.counts for size in (coded * self.embedding, numbers)]
         pieces = torch.split(x, sizes, dim=1)
         return torch.cat(pieces[::2], dim=1).reshape(len(x), -1, self.embedding), torch.cat(pieces[1::2], dim=1)
 
 
 class CrossNetwork(nn.Module):
-    """x_{l+1} = x_0 * (W_l x_l + b_l) + x_l, two layers (Wang et al., DCN V2, WWW 2021, eq. 1)."""
+    """Computes x_{l+1} = x_0 * (W_l x_l + b_l) + x_l in two layers (Wang et al., DCN V2, WWW 2021, eq. 1)."""
 
     def __init__(self, fields: Fields) -> None:
         super().__init__()
@@ -40,7 +43,7 @@ class CrossNetwork(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(self.width, self.width) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, width] -> [N, width]."""
+        """Returns the crossed features [N, width] of x [N, width]."""
         crossed = x
         for layer in self.layers:
             crossed = x * layer(crossed) + crossed
@@ -48,7 +51,7 @@ class CrossNetwork(nn.Module):
 
 
 class FactorisationMachine(nn.Module):
-    """[x, f] with f = 0.5 [(sum_i v_i)^2 - sum_i v_i^2] over the fields' vectors v_i (Guo et al., DeepFM, IJCAI 2017).
+    """Appends f = 0.5 [(sum_i v_i)^2 - sum_i v_i^2] over the fields' vectors v_i (Guo et al., DeepFM, IJCAI 2017).
 
     The vector of a number is the number times a trained vector. f stays a vector, whose sum is DeepFM's second-order
     term, since several tasks read it.
@@ -62,7 +65,7 @@ class FactorisationMachine(nn.Module):
         nn.init.normal_(self.numbers, std=0.05)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, width] -> [N, width + embedding]."""
+        """Returns [x, f] [N, width + embedding] for x [N, width]."""
         vectors, numbers = self.fields.split(x)
         total = vectors.sum(dim=1) + numbers @ self.numbers
         squares = vectors.square().sum(dim=1) + numbers.square() @ self.numbers.square()
@@ -73,7 +76,7 @@ INTERACTIONS: dict[str, type[CrossNetwork | FactorisationMachine]] = {"dcn": Cro
 
 
 class FeatureInputs(Inputs):
-    """One embedding table for all categorical fields; the history pooled by attention; its product with the item.
+    """Embeds all categorical fields from one table, pools the history by attention, and multiplies it with the item.
 
     features: ``concat`` is the concatenation of all that. ``dcn`` and ``fm`` put a network of ``INTERACTIONS`` on the
     user side alone, and another on user and candidate together in place of the candidate (none where no task has pair
@@ -136,7 +139,7 @@ class FeatureInputs(Inputs):
                 self.candidate_width = of_pair.width
 
     def sides(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """See ``Inputs.sides``."""
+        """Returns the user side [G, user_width] and the candidate side [B, candidate_width], interactions included."""
         user, candidate = self.concatenated(batch)
         if "pair" in self.interactions:
             candidate = self.interactions["pair"](torch.cat([user.index_select(0, batch.group), candidate], dim=1))
@@ -145,7 +148,7 @@ class FeatureInputs(Inputs):
         return user, candidate
 
     def concatenated(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The two sides before any interactions."""
+        """Returns the user side [G, width] and the candidate side [B, width] before any interactions."""
         item, pair, user = self.embed(
             ("item", batch.items.cat[batch.item], batch.items.num[batch.item]),
             ("pair", batch.pair_cat, batch.pair_num),
@@ -160,7 +163,9 @@ class FeatureInputs(Inputs):
         return torch.cat([user, pooled], dim=1), torch.cat([item, product, pair], dim=1)
 
     def embed(self, *parts: tuple[Side, Tensor, Tensor]) -> list[Tensor]:
-        """Of each part, a side with codes [..., fields] and numbers [..., fields]: [..., fields * embedding + fields].
+        """Embeds the parts: each a side, its codes [..., fields] and its numbers [..., numbers].
+
+        Returns [..., fields * embedding + numbers] for each.
 
         All parts come from the table in one go, for each go has a gradient as large as the whole table.
         """
@@ -178,7 +183,7 @@ class FeatureInputs(Inputs):
         return found
 
     def places(self, side: Side, codes: Tensor) -> Tensor:
-        """Rows of the table [..., fields]; while training, some of those of ids are for the code 0."""
+        """Returns the table rows of codes [..., fields]; while training, a share of ids takes the row of code 0."""
         if self.training and self.id_dropout > 0:
             drop = torch.rand(codes.shape[:-1], device=codes.device).unsqueeze(-1) < self.id_dropout
             codes = codes.masked_fill(drop & self.get_buffer(f"{side}_is_id"), 0)

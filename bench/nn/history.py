@@ -1,4 +1,4 @@
-"""Encoders of a user's history."""
+"""Encodes a user's history in one vector."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.nn.layers import mix
 
 
 class HistoryAttention(nn.Module):
-    """Additive attention over a history (Wu et al., NRMS, EMNLP 2019, eq. 5-6): a = softmax(q . tanh(W h + b))."""
+    """Pools a history by additive attention, a = softmax(q . tanh(W h + b)) (Wu et al., NRMS, EMNLP 2019, eq. 5-6)."""
 
     def __init__(self, width: int, hidden: int = 32) -> None:
         super().__init__()
@@ -20,13 +20,13 @@ class HistoryAttention(nn.Module):
         self.query = nn.Linear(hidden, 1, bias=False)
 
     def forward(self, states: Tensor, present: Tensor) -> Tensor:
-        """states [G, L, width], present [G, L] bool -> [G, width]; zeros for an empty history."""
+        """Returns [G, width], zeros for an empty history. states [G, L, width], present [G, L] bool."""
         score = self.query(torch.tanh(self.project(states))).squeeze(-1)
         return mix(torch.softmax(score.masked_fill(~present, -1e9), dim=1) * present, states)
 
 
 class HistoryTransformer(nn.Module):
-    """Self-attention among a history's items, then additive attention (as in Wu et al., NRMS, EMNLP 2019).
+    """Pools a history by self-attention among its items, then additive attention (Wu et al., NRMS, EMNLP 2019).
 
     z = h + p; u = z + A(n(z)); v = u + W_2 relu(W_1 n(u)); ``HistoryAttention`` of v. p are trained vectors of the
     places, the last one that of the latest item, A is attention of four heads (fewer where the width is no multiple of
@@ -43,7 +43,7 @@ class HistoryTransformer(nn.Module):
         self.attention = HistoryAttention(width)
 
     def forward(self, states: Tensor, present: Tensor) -> Tensor:
-        """states [G, L, width], present [G, L] bool -> [G, width]; zeros for an empty history."""
+        """Returns [G, width], zeros for an empty history. states [G, L, width], present [G, L] bool."""
         # Where all is padding, none is hidden: attention over nothing would be NaN. Nothing of it is pooled.
         hidden = ~present & present.any(dim=1, keepdim=True)
         mixed = self.layer(states + self.positions, src_key_padding_mask=hidden)

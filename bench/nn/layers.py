@@ -1,4 +1,4 @@
-"""Blocks that methods share: multi-layer perceptron, experts and gates."""
+"""Defines blocks that methods share: multi-layer perceptron, experts and gates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.nn.norms import NORMS, Dropout, FusedLayer
 
 
 class Mlp(nn.Sequential):
-    """What ``mlp`` makes."""
+    """Applies linear layers with ReLU and dropout, as ``mlp`` makes them, and takes a norm behind each linear layer."""
 
     def normalise(self, kind: str) -> None:
         """Puts a norm of ``NORMS`` behind each linear layer; ``batch_fused`` is ``batch``, by ``FusedLayer``."""
@@ -28,7 +28,7 @@ class Mlp(nn.Sequential):
 
 
 def mlp(width_in: int, width: int, depth: int, dropout: float) -> Mlp:
-    """``depth`` layers of linear, ReLU, dropout; all of one width. Setting ``norm`` adds a norm to each."""
+    """Makes ``depth`` layers of linear, ReLU and dropout, all of one width. Setting ``norm`` adds a norm to each."""
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers += [nn.Linear(width_in, width), nn.ReLU(), Dropout(dropout)]
@@ -37,22 +37,24 @@ def mlp(width_in: int, width: int, depth: int, dropout: float) -> Mlp:
 
 
 class Gate(nn.Linear):
-    """softmax(W x + b) over K experts. At evaluation it adds up how much weight each expert gets, for the record."""
+    """Computes softmax(W x + b) over K experts. At evaluation it adds up each expert's weight, for the record."""
 
     def __init__(self, width_in: int, experts: int) -> None:
         super().__init__(width_in, experts)
         self.register_buffer("usage", torch.zeros(experts), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, width_in] -> weights [N, experts] that sum to 1."""
+        """Returns weights [N, experts] that sum to 1 for x [N, width_in]."""
         weights = torch.softmax(super().forward(x), dim=1)
         if not self.training:
             self.get_buffer("usage").add_(weights.detach().sum(dim=0))
         return weights
 
     def utilisation(self) -> dict[str, Any]:
-        """Each expert's share of the weight since ``usage`` was last zero, and the share of experts that are dead: with
-        less than a tenth of an equal share. Empty if nothing has passed the gate."""
+        """Returns each expert's share of the weight since ``usage`` was last zero, and the share of dead experts.
+
+        An expert is dead with less than a tenth of an equal share. Returns nothing if nothing has passed the gate.
+        """
         usage = self.get_buffer("usage").double()
         if not usage.sum() > 0:
             return {}
@@ -61,22 +63,22 @@ class Gate(nn.Linear):
 
 
 class Experts(nn.ModuleList):
-    """Networks that read the same input and give vectors of one width."""
+    """Applies several networks, with outputs of one width, to the same input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, width_in] -> [N, experts, width]."""
+        """Returns the experts' outputs [N, experts, width] for x [N, width_in]."""
         if any(isinstance(module, FusedLayer) for module in self.modules()):
             x = FusedLayer.ready(x)  # once for all
         return torch.stack([expert(x) for expert in self], dim=1)
 
 
 def mlps(count: int, width_in: int, width: int, depth: int, dropout: float) -> Experts:
-    """``count`` of the networks that ``mlp`` makes."""
+    """Makes ``count`` networks as ``mlp`` does, with the same arguments."""
     return Experts(mlp(width_in, width, depth, dropout) for _ in range(count))
 
 
 def mix(weights: Tensor, states: Tensor) -> Tensor:
-    """sum_k w_k s_k. weights [N, K], states [N, K, width] -> [N, width]."""
+    """Returns sum_k w_k s_k [N, width]. weights [N, K], states [N, K, width]."""
     mixed = torch.bmm(weights.unsqueeze(1), states.detach()).squeeze(1)
     if not states.requires_grad:
         return mixed

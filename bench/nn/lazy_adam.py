@@ -1,4 +1,4 @@
-"""Row-wise updates of embeddings: a step moves only the rows of a table that its batch has named."""
+"""Updates embeddings row by row: a step moves only the rows of a table that its batch has named."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def refuse(method: Method, grad_clip: float) -> None:
 
 
 def update_rows(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """Before a step of AdamW: the update of every parameter with a sparse gradient, which the step itself then skips.
+    """Updates every parameter with a sparse gradient before a step of AdamW, which then skips it.
 
     AdamW's equations (Loshchilov and Hutter, ICLR 2019, algorithm 2) on the rows [n, ...] that have a gradient, with
     the number of all steps in the bias correction. The moments of other rows do not decay, and other rows neither move

@@ -1,4 +1,4 @@
-"""What stands between linear layers: dropout, batch normalisation, and both with ReLU in one step."""
+"""Defines what stands between linear layers: dropout, batch normalisation, and both with ReLU in one step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class Dropout(nn.Module):
-    """Dropout (Srivastava et al., JMLR 2014) from one random byte an element instead of one random number.
+    """Applies dropout (Srivastava et al., JMLR 2014) with one random byte an element instead of one random number.
 
     On a CPU, torch's own takes longer than the matrix product before it; this takes a third. The rate is rounded to a
     multiple of 1/256, and what is kept is scaled by that rounded rate, so that the expectation is exact.
@@ -24,7 +24,7 @@ class Dropout(nn.Module):
         self.dropped = round(rate * 256)  # of 256 byte values
 
     def forward(self, x: Tensor) -> Tensor:
-        """x of any shape; unchanged at evaluation."""
+        """Returns x, of any shape, with elements dropped while training and unchanged at evaluation."""
         if not self.training or self.dropped == 0:
             return x
         # One type from the start: on a CPU, operations that mix types take up to twenty times as long.
@@ -32,17 +32,17 @@ class Dropout(nn.Module):
 
     @property
     def scale(self) -> float:
-        """Factor of what is kept."""
+        """Factor by which a kept element is multiplied."""
         return 256 / (256 - self.dropped)
 
     def kept(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """1 for each element of x that is kept and 0 for the others, drawn anew."""
+        """Draws a mask of x's shape: 1 for each element that is kept, 0 for the others."""
         words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device).random_(-(2**63), None)
         return words.view(torch.uint8)[: x.numel()].view(x.shape).to(dtype).ge_(self.dropped)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe and Szegedy, ICML 2015): y = (x - m) / sqrt(v + 1e-5) * weight + bias.
+    """Normalises by batch (Ioffe and Szegedy, ICML 2015): y = (x - m) / sqrt(v + 1e-5) * weight + bias.
 
     While training, m and v are the batch's moments; at evaluation, their running means. Rows of candidates and rows of
     groups come from different distributions, so ``scope`` says which of two sets of running moments is at work. A mean
@@ -62,7 +62,7 @@ class BatchNorm(nn.Module):
             self.register_buffer(f"{scope}_batches", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, width], of the rows that ``scope`` names."""
+        """Returns x [N, width], of the rows that ``scope`` names, normalised."""
         mean, var = self.moments()
         x = x.float()  # under autocast too: moments need the precision
         if self.training and len(x) > 1:
@@ -72,12 +72,12 @@ class BatchNorm(nn.Module):
         return (x - mean) * torch.rsqrt(var + 1e-5) * self.weight + self.bias
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """The running mean and variance of the rows at hand."""
+        """Returns the running mean and variance [width] of the rows that ``scope`` names."""
         return self.get_buffer(f"{self.scope}_mean"), self.get_buffer(f"{self.scope}_var")
 
     @torch.no_grad()
     def track(self, mean: Tensor, var: Tensor, rows: int) -> None:
-        """Takes a batch's moments into the running ones."""
+        """Updates the running moments with those of a batch of so many rows."""
         (running, spread), batches = self.moments(), self.get_buffer(f"{self.scope}_batches")
         batches += 1
         share = (1 / batches).clamp(min=0.1)
@@ -86,7 +86,7 @@ class BatchNorm(nn.Module):
 
 
 class FusedNorm(BatchNorm):
-    """``BatchNorm``, ReLU and ``Dropout`` in one step, with torch's own kernel: the same equations in other floats.
+    """Applies ``BatchNorm``, ReLU and ``Dropout`` in one step of torch's own kernel; results differ in the last digits.
 
     It takes a fraction of the time, and keeps no mask: what is positive in its output has been kept. Under autocast it
     works on bfloat16, with moments in float32.
@@ -97,7 +97,7 @@ class FusedNorm(BatchNorm):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, width], of the rows that ``scope`` names."""
+        """Returns x [N, width], of the rows that ``scope`` names, normalised."""
         if self.training and len(x) > 1:
             y, mean, inverse = cast(
                 tuple[Tensor, Tensor, Tensor],
@@ -135,15 +135,17 @@ class _NormReluDropout(torch.autograd.Function):
 
 
 class FusedLayer(nn.Module):
-    """A linear layer and its ``FusedNorm``. At evaluation without gradients, the norm goes into the weights: a product
-    and a ReLU are left."""
+    """Applies a linear layer and its ``FusedNorm``.
+
+    At evaluation without gradients, the norm goes into the weights: a product and a ReLU are left.
+    """
 
     def __init__(self, linear: nn.Linear, dropout: Dropout) -> None:
         super().__init__()
         self.linear, self.norm = linear, FusedNorm(linear.out_features, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, width_in], which may be ``ready`` -> [N, width]."""
+        """Returns the layer's output [N, width] for x [N, width_in], which may have passed ``ready``."""
         x = self.ready(x)
         weight, bias = _widened(self.linear.weight, x.shape[1]), self.linear.bias
         if torch.is_grad_enabled() or self.training:
@@ -155,7 +157,7 @@ class FusedLayer(nn.Module):
 
     @staticmethod
     def ready(x: Tensor) -> Tensor:
-        """x [N, width_in] with zeros up to a multiple of 16 columns, which products like, in autocast's type."""
+        """Returns x [N, width_in] in autocast's type, with zeros up to a multiple of 16 columns for faster products."""
         device = x.device.type
         if torch.is_autocast_enabled(device):
             x = x.to(torch.get_autocast_dtype(device))

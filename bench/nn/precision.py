@@ -1,4 +1,4 @@
-"""Mixed precision: a method whose forward pass and losses run under autocast."""
+"""Trains in mixed precision: a method's forward pass and losses run under autocast."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ _PRODUCTS: frozenset[Callable[..., Any]] = frozenset(
 
 
 class Float32Products(TorchFunctionMode):
-    """Products of half-precision numbers by float32's instructions: factors are rounded as autocast does, multiplied
-    and added up in float32, and the result is rounded, forward and backward.
+    """Computes products of half-precision numbers with instructions for float32.
+
+    Factors are rounded as autocast does, multiplied and added up in float32, and the result is rounded, forward and
+    backward.
 
     That is what a processor with instructions for bfloat16 does too, but for the order of the additions. Where they are
     missing, torch multiplies in loops that take about ten times as long as this.
@@ -48,7 +50,7 @@ class Float32Products(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        """Any function of torch that is called while the mode is on."""
+        """Calls a function of torch, in float32 if it is a product."""
         kwargs = kwargs or {}
         if func not in _PRODUCTS:
             return func(*args, **kwargs)
@@ -62,7 +64,7 @@ class Float32Products(TorchFunctionMode):
 
 @contextmanager
 def mixed(device: str, dtype: torch.dtype) -> Iterator[None]:
-    """Autocast, in the way that is fast on this processor."""
+    """Runs the block under autocast, in the way that is fast on this processor."""
     with torch.autocast(device, dtype):
         if device == "cpu" and not multiplies_bfloat16():
             with Float32Products(dtype):
@@ -72,8 +74,10 @@ def mixed(device: str, dtype: torch.dtype) -> Iterator[None]:
 
 
 def autocast(cls: type[Method], dtype: torch.dtype) -> type[Method]:
-    """The class with ``forward`` and ``losses`` in mixed precision; parameters, outputs and gradients of parameters
-    stay float32."""
+    """Returns a subclass with ``forward`` and ``losses`` in mixed precision.
+
+    Parameters, their gradients and outputs stay float32.
+    """
 
     def forward(self: Method, batch: Batch) -> dict[str, Tensor]:
         with mixed(batch.item.device.type, dtype):

@@ -1,4 +1,4 @@
-"""Learning-rate schedules."""
+"""Computes learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def rate(schedule: str, warmup: float, steps: int, step: int) -> float:
-    """The factor of the learning rate in batch ``step`` (0, 1, ...) of about ``steps`` if no epoch is saved.
+    """Returns the factor of the learning rate in batch ``step`` (0, 1, ...) of about ``steps``, if no epoch is saved.
 
     It rises in equal steps to 1 over the share ``warmup``; then it stays there (constant), falls to 0 in equal steps
     (linear) or along half a cosine (Loshchilov and Hutter, SGDR, ICLR 2017).

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.papers.table import Paper, Row
+from bench.papers.table import Paper, PublishedRow
 from bench.spec import CLEAN, PAPER
 from bench.storage.yaml_reader import at
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from bench.spec import Spec
 
 # A publication that does not say how it selected is taken at its worst; one that selects on validation is clean.
-PROTOCOLS = {"test": (PAPER, CLEAN), "unknown": (PAPER, CLEAN), "validation": (CLEAN,)}
+BY_SELECTION = {"test": (PAPER, CLEAN), "unknown": (PAPER, CLEAN), "validation": (CLEAN,)}
 
 
 @dataclass(frozen=True)
 class Job:
     """The runs of a row on one data set: by protocol, one for each seed. problem: why there are none."""
 
-    row: Row
+    row: PublishedRow
     data: str
     specs: dict[str, tuple[Spec, ...]]
     problem: str = ""
@@ -40,7 +40,7 @@ class Cost:
     like: str
 
 
-def jobs(paper: Paper, rows: Sequence[Row], seeds: int | None = None) -> list[Job]:
+def jobs(paper: Paper, rows: Sequence[PublishedRow], seeds: int | None = None) -> list[Job]:
     """The runs of the rows that have a method here, on every data set of which they have a figure.
 
     Raises BenchError with file and line for a method or setting that does not exist.
@@ -55,7 +55,7 @@ def jobs(paper: Paper, rows: Sequence[Row], seeds: int | None = None) -> list[Jo
     return found
 
 
-def _job(paper: Paper, row: Row, data: str, seeds: int) -> Job:
+def _job(paper: Paper, row: PublishedRow, data: str, seeds: int) -> Job:
     from bench.suites.specify import specify
     from bench.text.models import identity
 
@@ -69,7 +69,7 @@ def _job(paper: Paper, row: Row, data: str, seeds: int) -> Job:
     for seed in range(seeds):
         knobs = {**part.knobs, **({part.redraw: seed} if part.redraw else {})}
         specs.append(specify(part.dataset, row.method, given=settings, knobs=knobs, seed=seed, budget=paper.budget))
-    protocols = PROTOCOLS[paper.protocol.selection]
+    protocols = BY_SELECTION[paper.protocol.selection]
     return Job(row, data, {p: tuple(replace(spec, protocol=p) for spec in specs) for p in protocols})
 
 

@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tabulate import tabulate
-
-from bench.markup import escape
+from bench.markup import bullets, escape, folded, github, plus_minus, wrap
 from bench.papers.plan import Cost, Job
-from bench.papers.table import NO_METHOD, Paper, Row
-from bench.papers.verdict import NOT_COMPARABLE, Cell, Finding, Measured, Report
+from bench.papers.table import NO_METHOD, Paper, PublishedRow
+from bench.papers.verdict import NOT_COMPARABLE, JudgedFigure, JudgedStatement, Measured, Report
 from bench.spec import PAPER, canonical
 
 HEADERS = ("row", "column", "published", "reproduced", "difference", "clean", "bias", "verdict")
 CLAIMS = ("claim", "published", "reproduced", "clean", "verdict")
-WIDTH = 120
+FOLD = 48  # characters of a cell in the console
 
 
 def to_console(report: Report) -> str:
     """Plain text."""
-    blocks = [report.paper.title, _lines(about(report.paper)), _grid(HEADERS, _cells(report), "simple")]
+    blocks = [report.paper.title, wrap(about(report.paper)), folded(HEADERS, _cells(report), FOLD)]
     if report.findings:
-        blocks.append(_grid(CLAIMS, _claims(report), "simple"))
-    return "\n\n".join([*blocks, _lines([*reasons(report), *LEGEND])]) + "\n"
+        blocks.append(folded(CLAIMS, _claims(report), FOLD))
+    return "\n\n".join([*blocks, wrap([*reasons(report), *HOW_TO_READ])]) + "\n"
 
 
 def to_markdown(report: Report) -> str:
     """GitHub Markdown."""
-    title, said = escape(report.paper.title), _bullets(about(report.paper))
-    blocks = [f"# {title}", said, _grid(HEADERS, _cells(report), "github")]
+    blocks = [f"# {escape(report.paper.title)}", bullets(about(report.paper)), github(HEADERS, _cells(report))]
     if report.findings:
-        blocks += ["## Claims", _grid(CLAIMS, _claims(report), "github")]
-    return "\n\n".join([*blocks, "## Notes", _bullets([*reasons(report), *LEGEND])]) + "\n"
+        blocks += ["## Claims", github(CLAIMS, _claims(report))]
+    return "\n\n".join([*blocks, "## Notes", bullets([*reasons(report), *HOW_TO_READ])]) + "\n"
 
 
 def to_json(report: Report) -> str:
@@ -43,7 +39,7 @@ def to_json(report: Report) -> str:
     return json.dumps(asdict(report), indent=1, ensure_ascii=False, allow_nan=False)
 
 
-LEGEND = (
+HOW_TO_READ = (
     "reproduced: mean over seeds in the published protocol, with the half-width of its 95 % Student t interval and the "
     "number of seeds; difference: reproduced - published.",
     "clean: the same settings, selected on validation; bias: reproduced - clean over common seeds, what selection on "
@@ -75,7 +71,7 @@ def about(paper: Paper) -> list[str]:
 
 def reasons(report: Report) -> list[str]:
     """Why cells were not compared, each reason once, and how many verdicts there are of each kind."""
-    several: list[Cell | Finding] = [*report.cells, *report.findings]
+    several: list[JudgedFigure | JudgedStatement] = [*report.cells, *report.findings]
     said = dict.fromkeys(f"{word}: {sentence}" for item in several for word, sentence in [item.why] if word)
     counts: dict[str, int] = {}
     for item in several:
@@ -84,7 +80,7 @@ def reasons(report: Report) -> list[str]:
     return [*said, ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "no verdict"]
 
 
-def plan(paper: Paper, rows: Sequence[Row], planned: Sequence[tuple[Job, Cost]], states: Iterable[str]) -> str:
+def plan(paper: Paper, rows: Sequence[PublishedRow], planned: Sequence[tuple[Job, Cost]], states: Iterable[str]) -> str:
     """What a reproduction would run and what it would take at most. states: of each data set, whether it can be had."""
     lines = []
     for job, cost in planned:
@@ -113,11 +109,11 @@ def plan(paper: Paper, rows: Sequence[Row], planned: Sequence[tuple[Job, Cost]],
         *(f"{NOT_COMPARABLE}: {c.name}: {c.not_comparable}" for c in paper.columns if c.not_comparable),
         *(f"data: {text}" for text in states),
     ]
-    return "\n\n".join([paper.title, _lines(about(paper)), _grid(headers, lines, "simple"), _lines(notes)]) + "\n"
+    return "\n\n".join([paper.title, wrap(about(paper)), folded(headers, lines, FOLD), wrap(notes)]) + "\n"
 
 
 def plan_json(paper: Paper, planned: Sequence[tuple[Job, Cost]], states: Sequence[str]) -> str:
-    """The same as JSON."""
+    """JSON of what a reproduction would run: settings, keys of the runs and cost of each row and data set."""
     runs = [
         {
             "row": job.row.name,
@@ -172,7 +168,7 @@ def _claims(report: Report) -> list[list[str]]:
 
 
 def _decimals(figures: Iterable[float | None]) -> int:
-    """As many as the column was published with, 4 where it was not."""
+    """Returns how many decimals a column was published with; 4 where it was not."""
     known = [len(f"{figure:.7f}".rstrip("0").partition(".")[2]) for figure in figures if figure is not None]
     return max(known, default=4)
 
@@ -180,25 +176,8 @@ def _decimals(figures: Iterable[float | None]) -> int:
 def _value(found: Measured | None, decimals: int = 4) -> str:
     if found is None:
         return ""
-    spread = "" if found.half_width is None else f" ± {found.half_width:.{decimals}f}"
-    return f"{found.mean:.{decimals}f}{spread} ({len(found.seeds)})"
+    return f"{found.mean:.{decimals}f}{plus_minus(found.half_width, decimals)} ({len(found.seeds)})"
 
 
 def _signed(number: float | None, decimals: int) -> str:
     return "" if number is None else f"{number:+z.{decimals}f}"
-
-
-def _grid(headers: Sequence[str], lines: Sequence[Sequence[str]], style: str) -> str:
-    if style == "github":
-        lines = [[escape(cell) for cell in line] for line in lines]
-    else:
-        lines = [[textwrap.fill(cell, 48, break_on_hyphens=False) for cell in line] for line in lines]
-    return str(tabulate(lines, list(headers), style, disable_numparse=True))
-
-
-def _lines(texts: Iterable[str]) -> str:
-    return "\n".join(textwrap.fill(t, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for t in texts)
-
-
-def _bullets(texts: Iterable[str]) -> str:
-    return "\n".join(f"- {escape(text)}" for text in texts)

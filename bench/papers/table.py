@@ -49,7 +49,7 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
-class Column:
+class PublishedColumn:
     """One metric. tasks: of several, their mean. Without a metric there is nothing here to set beside the figures.
     not_comparable: why no difference can be judged; empty if it can."""
 
@@ -62,7 +62,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedRow:
     """One published method. method: ours; empty if there is none. note: how ours differs, or where the row is from.
     figures: one for each column, None where nothing was published. ``place``: file and line."""
 
@@ -75,7 +75,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Claim:
+class Statement:
     """What a publication says without a figure: that sum_i weight_i value(row_i, column_i) lies above ``above``."""
 
     text: str
@@ -99,16 +99,16 @@ class Paper:
     budget: dict[str, int]
     settings: dict[str, Any]
     parts: dict[str, Part]
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    claims: tuple[Claim, ...]
+    columns: tuple[PublishedColumn, ...]
+    rows: tuple[PublishedRow, ...]
+    claims: tuple[Statement, ...]
 
     @property
     def cells(self) -> int:
         """How many figures were published."""
         return sum(figure is not None for row in self.rows for figure in row.figures)
 
-    def chosen(self, names: Iterable[str]) -> list[Row]:
+    def chosen(self, names: Iterable[str]) -> list[PublishedRow]:
         """The rows of these names, upper or lower case; all if there are none. Raises BenchError for an unknown one."""
         known = {row.name.lower(): row for row in self.rows}
         wanted = [name.strip().lower() for name in names]
@@ -142,8 +142,7 @@ class _File(Reader):
     """Reads a table."""
 
     def paper(self, node: yaml.Node) -> Paper:
-        parts = self.parts(node, "a table", (*NEEDED, *OPTIONAL))
-        self.need(parts, node, NEEDED)
+        parts = self.parts(node, "a table", (*NEEDED, *OPTIONAL), NEEDED)
         own = {name: self.part(of, name) for name, of in self.parts(parts["datasets"], "datasets").items()}
         tolerances = {
             name: self.tolerance(of, name)
@@ -171,11 +170,6 @@ class _File(Reader):
             claims=tuple(self.claim(of, rows, columns) for of in claims),
         )
 
-    def need(self, parts: Mapping[str, yaml.Node], node: yaml.Node, keys: Iterable[str]) -> None:
-        for key in keys:
-            if key not in parts:
-                raise BenchError(f"{self.place(node)}: '{key}' is missing")
-
     def once(self, node: yaml.Node, names: list[str]) -> None:
         for name in names:
             if names.count(name) > 1:
@@ -186,28 +180,22 @@ class _File(Reader):
 
     def source(self, node: yaml.Node) -> dict[str, str]:
         keys = ("who", "where", "version")
-        parts = self.parts(node, "source", keys)
-        self.need(parts, node, keys)
+        parts = self.parts(node, "source", keys, keys)
         return {key: self.text(parts[key], key) for key in keys}
 
     def protocol(self, node: yaml.Node) -> Protocol:
         keys = ("selection", "split", "runs")
-        parts = self.parts(node, "protocol", (*keys, "notes"))
-        self.need(parts, node, keys)
-        selection = self.text(parts["selection"], "selection")
-        if selection not in SELECTION:
-            raise BenchError(f"{self.place(parts['selection'])}: {unknown('selection', selection, SELECTION)}")
+        parts = self.parts(node, "protocol", (*keys, "notes"), keys)
         many = self.value(parts["runs"]) != "unknown"
         return Protocol(
-            selection,
+            self.word(parts["selection"], "selection", SELECTION),
             self.text(parts["split"], "split"),
             self.whole(parts["runs"], "runs") if many else None,
             self.texts(parts, "notes"),
         )
 
     def part(self, node: yaml.Node, name: str) -> Part:
-        parts = self.parts(node, name, ("dataset", "knobs", "rows", "redraw"))
-        self.need(parts, node, ("dataset", "rows"))
+        parts = self.parts(node, name, ("dataset", "knobs", "rows", "redraw"), ("dataset", "rows"))
         rows = [self.whole(item, "rows") for item in self.items(parts["rows"], "rows")]
         if len(rows) != 2 or rows[0] > rows[1]:
             raise self.wrong(parts["rows"], "rows", "the fewest and the most, such as [299285, 299285]")
@@ -216,37 +204,36 @@ class _File(Reader):
         return Part(self.text(parts["dataset"], "dataset"), knobs, (rows[0], rows[1]), redraw)
 
     def tolerance(self, node: yaml.Node, name: str) -> Tolerance:
-        parts = self.parts(node, name, ("within", "why"))
-        self.need(parts, node, ("within", "why"))
+        parts = self.parts(node, name, ("within", "why"), ("within", "why"))
         within = self.number(parts["within"], "within")
         if not within > 0:
             raise self.wrong(parts["within"], "within", "a number above 0")
         return Tolerance(within, self.text(parts["why"], "why"))
 
-    def column(self, node: yaml.Node, own: Mapping[str, Part], tolerances: Mapping[str, Tolerance]) -> Column:
-        parts = self.parts(node, "a column", ("name", "data", "task", "metric", "tolerance", "not_comparable"))
-        self.need(parts, node, ("name",))
+    def column(self, node: yaml.Node, own: Mapping[str, Part], tolerances: Mapping[str, Tolerance]) -> PublishedColumn:
+        keys = ("data", "task", "metric")
+        parts = self.parts(node, "a column", ("name", *keys, "tolerance", "not_comparable"), ["name"])
         name = self.text(parts["name"], "name")
         why = self.text(parts["not_comparable"], "not_comparable") if "not_comparable" in parts else ""
-        if not {"data", "task", "metric"} & parts.keys():
+        if not set(keys) & parts.keys():
             if not why:
                 raise BenchError(f"{self.place(node)}: column '{name}': give data, task and metric, or not_comparable")
-            return Column(name, not_comparable=why)
-        self.need(parts, node, ("data", "task", "metric"))
+            return PublishedColumn(name, not_comparable=why)
+        self.parts(node, "a column", needed=keys)
         several = isinstance(parts["task"], yaml.SequenceNode)
         tasks = self.items(parts["task"], "task") if several else [parts["task"]]
-        return Column(
+        return PublishedColumn(
             name,
-            self.one_of(parts["data"], "data", own),
+            self.word(parts["data"], "data", own),
             tuple(self.text(task, "task") for task in tasks),
             self.text(parts["metric"], "metric"),
-            tolerances[self.one_of(parts["tolerance"], "tolerance", tolerances)] if "tolerance" in parts else None,
+            tolerances[self.word(parts["tolerance"], "tolerance", tolerances)] if "tolerance" in parts else None,
             why,
         )
 
-    def row(self, node: yaml.Node, columns: list[Column]) -> Row:
-        parts = self.parts(node, "a row", ("name", "method", "settings", "note", "figures"))
-        self.need(parts, node, ("name", "figures"))
+    def row(self, node: yaml.Node, columns: list[PublishedColumn]) -> PublishedRow:
+        keys = ("name", "method", "settings", "note", "figures")
+        parts = self.parts(node, "a row", keys, ("name", "figures"))
         name = self.text(parts["name"], "name")
         if "," in name:
             raise BenchError(f"{self.place(node)}: row '{name}': a name holds no comma, which parts names in --rows")
@@ -259,7 +246,7 @@ class _File(Reader):
             if figure is not None and column.tolerance is None and not column.not_comparable:
                 why = f"column '{column.name}' has a figure, and no tolerance to judge it by"
                 raise BenchError(f"{self.place(node)}: row '{name}': {why}")
-        return Row(
+        return PublishedRow(
             name,
             tuple(figures),
             self.text(parts["method"], "method") if "method" in parts else "",
@@ -268,24 +255,16 @@ class _File(Reader):
             self.place(node),
         )
 
-    def claim(self, node: yaml.Node, rows: list[Row], columns: list[Column]) -> Claim:
+    def claim(self, node: yaml.Node, rows: list[PublishedRow], columns: list[PublishedColumn]) -> Statement:
         keys = ("text", "above", "terms")
-        parts = self.parts(node, "a claim", keys)
-        self.need(parts, node, keys)
+        parts = self.parts(node, "a claim", keys, keys)
         terms = []
         for item in self.items(parts["terms"], "terms"):
-            term = self.parts(item, "a term", ("row", "column", "weight"))
-            self.need(term, item, ("row", "column", "weight"))
-            row = self.one_of(term["row"], "row", [r.name for r in rows])
-            column = self.one_of(term["column"], "column", [c.name for c in columns])
+            term = self.parts(item, "a term", words := ("row", "column", "weight"), words)
+            row = self.word(term["row"], "row", [r.name for r in rows])
+            column = self.word(term["column"], "column", [c.name for c in columns])
             terms.append((row, column, self.number(term["weight"], "weight")))
-        return Claim(self.text(parts["text"], "text"), self.number(parts["above"], "above"), tuple(terms))
-
-    def one_of(self, node: yaml.Node, what: str, known: Iterable[str]) -> str:
-        name = self.text(node, what)
-        if name not in known:
-            raise BenchError(f"{self.place(node)}: {unknown(what, name, known)}")
-        return name
+        return Statement(self.text(parts["text"], "text"), self.number(parts["above"], "above"), tuple(terms))
 
     def number(self, node: yaml.Node, what: str) -> float:
         value = self.value(node)

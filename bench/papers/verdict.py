@@ -10,7 +10,7 @@ from typing import Any
 from bench.errors import unknown
 from bench.metrics import METRICS
 from bench.papers.plan import Job
-from bench.papers.table import NO_METHOD, Claim, Column, Paper, Row
+from bench.papers.table import NO_METHOD, Paper, PublishedColumn, PublishedRow, Statement
 from bench.spec import CLEAN, PAPER
 from bench.statistics.intervals import mean_interval
 
@@ -29,7 +29,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Cell:
+class JudgedFigure:
     """One figure. reproduced: in the protocol of the publication; clean: selected on validation. difference: reproduced
     - published. bias: reproduced - clean over the seeds that both have. why: for a verdict that is no comparison, in a
     word and in a sentence."""
@@ -46,7 +46,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Finding:
+class JudgedStatement:
     """One claim: the value of its sum in both protocols, and the verdict on the published one."""
 
     text: str
@@ -62,12 +62,16 @@ class Report:
     """A table, reproduced."""
 
     paper: Paper
-    cells: tuple[Cell, ...]
-    findings: tuple[Finding, ...]
+    cells: tuple[JudgedFigure, ...]
+    findings: tuple[JudgedStatement, ...]
 
 
 def compare(
-    paper: Paper, rows: Sequence[Row], jobs: Sequence[Job], records: Mapping[str, Record], missing: Mapping[str, str]
+    paper: Paper,
+    rows: Sequence[PublishedRow],
+    jobs: Sequence[Job],
+    records: Mapping[str, Record],
+    missing: Mapping[str, str],
 ) -> Report:
     """Sets the figures of rows beside their records. records: by key of their spec. missing: data sets that cannot be
     had here, and what is to be done."""
@@ -84,14 +88,14 @@ class _Comparison:
         self.rows = {row.name: row for row in paper.rows}
         self.columns = {column.name: column for column in paper.columns}
 
-    def report(self, rows: Sequence[Row]) -> Report:
+    def report(self, rows: Sequence[PublishedRow]) -> Report:
         places = [(row, i) for row in rows for i in range(len(self.paper.columns))]
         cells = [cell for row, i in places if (cell := self.cell(row, i)) is not None]
         shown = {row.name for row in rows}
         claims = [c for c in self.paper.claims if all(name in shown for name, _, _ in c.terms)]
         return Report(self.paper, tuple(cells), tuple(self.finding(claim) for claim in claims))
 
-    def cell(self, row: Row, i: int) -> Cell | None:
+    def cell(self, row: PublishedRow, i: int) -> JudgedFigure | None:
         """None where nothing was published and nothing measured."""
         column, published = self.paper.columns[i], row.figures[i]
         clean = self.measured(row, column, CLEAN)
@@ -102,19 +106,19 @@ class _Comparison:
         difference = paper.mean - published if paper is not None and published is not None else None
         bias = self.bias(paper, clean) if self.faulty else None
         if why is not None:
-            return Cell(row.name, column.name, published, paper, difference, clean, bias, NOT_COMPARABLE, why)
+            return JudgedFigure(row.name, column.name, published, paper, difference, clean, bias, NOT_COMPARABLE, why)
         if published is None or difference is None or column.tolerance is None:
-            return Cell(row.name, column.name, published, paper, difference, clean, bias, "")
+            return JudgedFigure(row.name, column.name, published, paper, difference, clean, bias, "")
         # A figure is rounded: what is at the edge of the tolerance lies within.
         verdict = WITHIN if abs(difference) <= column.tolerance.within + 1e-9 else OUTSIDE
-        return Cell(row.name, column.name, published, paper, difference, clean, bias, verdict)
+        return JudgedFigure(row.name, column.name, published, paper, difference, clean, bias, verdict)
 
     @property
     def faulty(self) -> bool:
         """The publication's protocol is another than the clean one."""
         return self.paper.protocol.selection != "validation"
 
-    def obstacle(self, row: Row, column: Column) -> tuple[str, str] | None:
+    def obstacle(self, row: PublishedRow, column: PublishedColumn) -> tuple[str, str] | None:
         """Why this cell cannot be judged, in a word and in a sentence; None if it can."""
         if not row.method:
             return NO_METHOD, row.note or "it is kept as data"
@@ -145,12 +149,12 @@ class _Comparison:
             return "undefined", f"{column.metric} of {' and '.join(column.tasks)} is undefined on these test rows"
         return None
 
-    def of(self, row: Row, column: Column, protocol: str) -> list[Record]:
+    def of(self, row: PublishedRow, column: PublishedColumn, protocol: str) -> list[Record]:
         job = self.jobs.get((row.name, column.data))
         specs = job.specs.get(protocol, ()) if job is not None else ()
         return [self.records[spec.key] for spec in specs if spec.key in self.records]
 
-    def measured(self, row: Row, column: Column, protocol: str) -> Measured | None:
+    def measured(self, row: PublishedRow, column: PublishedColumn, protocol: str) -> Measured | None:
         values = {}
         for record in self.of(row, column, protocol) if column.metric else ():
             found = value(record, column) if record["status"] == "ok" else None
@@ -164,7 +168,7 @@ class _Comparison:
             return None
         return mean(paper.seeds[seed] - clean.seeds[seed] for seed in common)
 
-    def finding(self, claim: Claim) -> Finding:
+    def finding(self, claim: Statement) -> JudgedStatement:
         """Confirmed if the interval lies above the bound, refuted if it lies below or ends there, else undecided."""
         clean = self.contrast(claim, CLEAN)
         found = self.contrast(claim, PAPER) if self.faulty else clean
@@ -172,16 +176,16 @@ class _Comparison:
         why = next((reason for reason in reasons if reason is not None), None)
         if why is not None or found is None:
             why = why or ("not run", "its rows have no seed in common")
-            return Finding(claim.text, claim.above, found, clean, NOT_COMPARABLE, why)
+            return JudgedStatement(claim.text, claim.above, found, clean, NOT_COMPARABLE, why)
         if found.half_width is None:
             verdict = UNDECIDED
         elif found.mean - found.half_width > claim.above:
             verdict = CONFIRMED
         else:
             verdict = REFUTED if found.mean + found.half_width <= claim.above else UNDECIDED
-        return Finding(claim.text, claim.above, found, clean, verdict)
+        return JudgedStatement(claim.text, claim.above, found, clean, verdict)
 
-    def contrast(self, claim: Claim, protocol: str) -> Measured | None:
+    def contrast(self, claim: Statement, protocol: str) -> Measured | None:
         terms = [(self.measured(self.rows[r], self.columns[c], protocol), weight) for r, c, weight in claim.terms]
         known = [set(found.seeds) if found is not None else set() for found, _ in terms]
         common = sorted(set.intersection(*known))
@@ -192,7 +196,7 @@ def _measured(values: dict[int, float]) -> Measured | None:
     return Measured(*mean_interval(list(values.values())), values) if values else None
 
 
-def value(record: Record, column: Column) -> float | None:
+def value(record: Record, column: PublishedColumn) -> float | None:
     """The column's value of one run: the mean over its tasks; None if one is undefined."""
     found = [of_task(record, task, column.metric) for task in column.tasks]
     known = [v for v in found if v is not None]

@@ -1,6 +1,6 @@
-"""Bootstrap intervals: of statistics of seeds in strata, and of differences in a metric over users and seeds.
+"""The interquartile mean, and the bootstrap interval of a difference in a metric over users and seeds.
 
-Percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993), each with its own seeded generator.
+Percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993) from a seeded generator.
 """
 
 from __future__ import annotations
@@ -26,11 +26,6 @@ class Interval:
     low: float | None
     high: float | None
 
-    @property
-    def significant(self) -> bool:
-        """The interval excludes 0."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
-
 
 def iqm(values: ArrayLike, axis: int | None = None) -> Any:
     """Interquartile mean: without the floor(n / 4) smallest and largest; over all values, or along an axis.
@@ -41,29 +36,8 @@ def iqm(values: ArrayLike, axis: int | None = None) -> Any:
     return float(found) if axis is None else found
 
 
-def bootstrap_interval(
-    strata: Sequence[Sequence[float]],
-    statistic: Callable[..., Any] | None = None,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> tuple[float, float] | None:
-    """Percentile interval of a statistic of the pooled values, each stratum (a task's seeds) resampled by itself.
-
-    statistic: reduces an array along ``axis=`` as ``np.mean``, the default, and ``iqm`` do. None if every stratum has a
-    single value; strata of a few values give intervals that are too short. ValueError if there is no value.
-    """
-    if not any(map(len, strata)):
-        raise ValueError("the statistic of no values is undefined")
-    if max(map(len, strata)) < 2:
-        return None
-    rng = np.random.default_rng(seed)
-    drawn = [np.asarray(s, np.float64)[rng.integers(len(s), size=(resamples, len(s)))] for s in strata if len(s)]
-    return _percentiles((statistic or np.mean)(np.concatenate(drawn, axis=1), axis=1), confidence)
-
-
-def _percentiles(values: ArrayLike, confidence: float) -> tuple[float, float]:
+def percentiles(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of bootstrap draws."""
     # weibull: a new draw is below the k-th of n draws with chance k / (n + 1), so few draws don't shorten the interval
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     low, high = np.quantile(np.asarray(values), tails, method="weibull")
@@ -78,7 +52,6 @@ def user_bootstrap(
     b: Sequence[Array],
     *,
     groups: Array | None = None,
-    confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
@@ -125,4 +98,4 @@ def user_bootstrap(
         weights = np.bincount(rng.integers(len(a), size=len(a)), minlength=len(a))
         found.append(difference(chosen, user * len(owner) + group[chosen], user, weights))
     defined = [value for value in found if value is not None]
-    return Interval(centre, *(_percentiles(defined, confidence) if len(defined) > 1 else (None, None)))
+    return Interval(centre, *(percentiles(defined) if len(defined) > 1 else (None, None)))

@@ -1,8 +1,10 @@
-"""Corrections for many tests."""
+"""The level of all tests, and corrections for many of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+ALPHA = 0.05  # a test finds something where its p, corrected, is below
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

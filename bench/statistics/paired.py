@@ -1,4 +1,4 @@
-"""Statistics over seeds: intervals, paired tests, equivalence, ranks, and how many seeds a claim needs.
+"""Paired tests over seeds: of a difference, of equivalence, of signed ranks, and how many seeds these need.
 
 Nothing here knows of records or tasks. ``scipy.stats`` takes a second to import and its distributions are slow to call:
 it is loaded by the first test that needs it, and t tests, of which a leaderboard makes thousands, do without.
@@ -17,10 +17,9 @@ from scipy.special import stdtr  # Student's t: P(T <= t), and its inverse
 
 from bench.metrics import Array
 from bench.statistics.intervals import mean_error, t_quantile
+from bench.statistics.many import ALPHA
 
 EXACT = 20  # up to so many pairs all 2^n sign patterns are counted
-
-
 SAMPLED = 100_000  # beyond, so many patterns are drawn
 
 
@@ -35,31 +34,6 @@ class Difference:
     half_width: float | None
     p: float | None
 
-    @property
-    def significant(self) -> bool:
-        """The interval excludes 0."""
-        return self.half_width is not None and abs(self.mean) > self.half_width
-
-
-@dataclass(frozen=True)
-class Equivalence:
-    """Outcome of two one-sided tests of |mean of a - b| < margin at level alpha.
-
-    half_width: of the 1 - 2 alpha interval, which lies inside ±margin exactly where p < alpha. Both are None for a
-    single seed. Not to be equivalent is not to differ: with few seeds both may stay open.
-    """
-
-    mean: float
-    half_width: float | None
-    p: float | None
-    margin: float
-    alpha: float
-
-    @property
-    def equivalent(self) -> bool:
-        """The difference is shown to be smaller than the margin."""
-        return self.p is not None and self.p < self.alpha
-
 
 def _differences(values_a: Sequence[float], values_b: Sequence[float]) -> list[float]:
     """a - b of each pair; 0 if all pairs are equal but for rounding, which would be a difference without any spread."""
@@ -69,7 +43,7 @@ def _differences(values_a: Sequence[float], values_b: Sequence[float]) -> list[f
     return [a - b for a, b in pairs]
 
 
-def paired(values_a: Sequence[float], values_b: Sequence[float], confidence: float = 0.95) -> Difference:
+def paired(values_a: Sequence[float], values_b: Sequence[float]) -> Difference:
     """The difference a - b of values that share seeds, element by element: paired t interval and two-sided p.
 
     Without any spread the p is 0, or 1 if the difference is 0. ValueError if the lengths differ or are 0.
@@ -80,75 +54,52 @@ def paired(values_a: Sequence[float], values_b: Sequence[float], confidence: flo
     if error == 0:
         return Difference(centre, error, float(centre == 0))
     freedom = len(values_a) - 1
-    return Difference(centre, t_quantile(confidence, freedom) * error, float(2 * stdtr(freedom, -abs(centre) / error)))
+    return Difference(centre, t_quantile(0.95, freedom) * error, float(2 * stdtr(freedom, -abs(centre) / error)))
 
 
-def tost(values_a: Sequence[float], values_b: Sequence[float], margin: float, *, alpha: float = 0.05) -> Equivalence:
-    """Two one-sided paired t tests: is the mean of a - b, in units of the metric, within ±margin?
+def tost(values_a: Sequence[float], values_b: Sequence[float], margin: float) -> float | None:
+    """p of two one-sided paired t tests: is the mean of a - b, in units of the metric, within ±margin?
 
-    The larger p of the two, P(T <= (|mean| - margin) / error). Without any spread it is 0 within the margin, else 1.
-    Source: Schuirmann, J. Pharmacokinetics and Biopharmaceutics 1987. ValueError if the lengths differ or are 0, or
-    the margin is not positive.
+    The larger p of the two, P(T <= (|mean| - margin) / error); None for a single seed. Without any spread it is 0
+    within the margin, else 1. Not to be equivalent is not to differ: with few seeds both may stay open. Source:
+    Schuirmann, J. Pharmacokinetics and Biopharmaceutics 1987. ValueError if the lengths differ or are 0, or the margin
+    is not positive.
     """
     if not margin > 0:
         raise ValueError(f"the margin of an equivalence must be positive, got {margin}")
     centre, error = mean_error(_differences(values_a, values_b))
     if error is None:
-        return Equivalence(centre, None, None, margin, alpha)
-    freedom, beyond = len(values_a) - 1, abs(centre) - margin
-    p = float(stdtr(freedom, beyond / error)) if error else float(beyond >= 0)
-    return Equivalence(centre, t_quantile(1 - 2 * alpha, freedom) * error, p, margin, alpha)
-
-
-def min_seeds_wilcoxon(alpha: float) -> int:
-    """The fewest seeds with which a two-sided Wilcoxon signed-rank test can reach p < alpha.
-
-    With n seeds the smallest p is 2 / 2^n (all differences of one sign). ValueError unless 0 < alpha < 1.
-    """
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
-    return next(n for n in count(1) if math.ldexp(2, -n) < alpha)
-
-
-def seeds_needed(alpha: float = 0.05, comparisons: int = 1) -> int:
-    """The fewest seeds with which a signed-rank or sign-flip test can reject at level alpha after Holm's correction."""
-    return min_seeds_wilcoxon(alpha / comparisons)
-
-
-def unsupported(seeds: int, alpha: float = 0.05, comparisons: int = 1) -> str | None:
-    """Why so few seeds get no p from ``signed_rank`` and ``sign_flip``, and how many would; None if they are enough."""
-    needed = seeds_needed(alpha, comparisons)
-    if seeds >= needed:
         return None
-    over = f" over {comparisons} comparisons" if comparisons > 1 else ""
-    return f"{seeds} seeds cannot reach p < {f'{alpha:g}'.lstrip('0')}{over}; {needed} can"
+    beyond = abs(centre) - margin
+    return float(stdtr(len(values_a) - 1, beyond / error)) if error else float(beyond >= 0)
 
 
-def signed_rank(values_a: Sequence[float], values_b: Sequence[float], *, alpha: float = 0.05) -> float | None:
+# The fewest seeds with which a two-sided signed-rank test can reach p < ALPHA: with n the smallest p is 2 / 2^n.
+SEEDS_NEEDED = next(n for n in count(1) if math.ldexp(2, -n) < ALPHA)
+
+
+def unsupported(seeds: int) -> str | None:
+    """Why so few seeds get no p from ``signed_rank``, and how many would; None if they are enough."""
+    if seeds >= SEEDS_NEEDED:
+        return None
+    return f"{seeds} seeds cannot reach p < {f'{ALPHA:g}'.lstrip('0')}; {SEEDS_NEEDED} can"
+
+
+def signed_rank(values_a: Sequence[float], values_b: Sequence[float]) -> float | None:
     """Wilcoxon's exact two-sided p for values that share seeds; pairs without a difference are left out.
 
-    Differences that tie share their ranks, and the sign patterns of those ranks are counted as in ``sign_flip``. None
-    if no p of so few seeds is below alpha (``unsupported``). ValueError if the lengths differ.
+    Differences that tie share their ranks, and of those ranks all 2^n sign patterns are counted; with more than 20
+    pairs, 100,000 seeded patterns and the one observed. None if no p of so few seeds is below .05 (``unsupported``).
+    ValueError if the lengths differ.
     """
     differences = _whole(values_a, values_b)
-    if unsupported(len(differences), alpha):
+    if unsupported(len(differences)):
         return None
     differences = differences[differences != 0]
     size = np.abs(differences)
     if len(size) > EXACT and len(np.unique(size)) == len(size):
         return float(scipy.stats.wilcoxon(differences, method="exact").pvalue)
     return _share_of_signs(scipy.stats.rankdata(size) * np.sign(differences))  # seven times faster
-
-
-def sign_flip(values_a: Sequence[float], values_b: Sequence[float], *, alpha: float = 0.05) -> float | None:
-    """Exact two-sided paired permutation test of the mean: under no difference each a - b may have either sign.
-
-    The share of the 2^n sign patterns whose mean is as far from 0 as the one observed; with more than 20 pairs, of
-    100,000 seeded patterns and it. None if no p of so few seeds is below alpha (``unsupported``). ValueError if the
-    lengths differ.
-    """
-    differences = _whole(values_a, values_b)
-    return None if unsupported(len(differences), alpha) else _share_of_signs(differences)
 
 
 def _whole(values_a: Sequence[float], values_b: Sequence[float]) -> Array:

@@ -24,8 +24,8 @@ class Ranks:
     blocks: int
 
 
-def friedman(scores: Sequence[Sequence[float]], *, larger: bool = True) -> Ranks:
-    """Ranks of k >= 3 methods in N >= 2 blocks, scores [N, k], larger or smaller being better in all of them.
+def friedman(scores: Sequence[Sequence[float]]) -> Ranks:
+    """Ranks of k >= 3 methods in N >= 2 blocks, scores [N, k], larger being better in all of them.
 
     Friedman's chi-square test, and Nemenyi's critical difference q_.05 sqrt(k (k + 1) / (6 N)) between two mean ranks.
     A picture rather than a test: blocks (data set x task) that share data are not independent as both assume, and with
@@ -37,7 +37,7 @@ def friedman(scores: Sequence[Sequence[float]], *, larger: bool = True) -> Ranks
     if table.ndim != 2 or table.shape[0] < 2 or table.shape[1] < 3 or not np.isfinite(table).all():
         raise ValueError(f"ranks need a finite score of 3 methods or more in 2 blocks or more, got shape {table.shape}")
     blocks, methods = table.shape
-    ranks = scipy.stats.rankdata(-table if larger else table, axis=1)
+    ranks = scipy.stats.rankdata(-table, axis=1)
     p: float | None = None
     if math.factorial(methods) ** (blocks - 1) > 20:  # all blocks agree by chance with less than .05
         tied = (ranks == ranks[0, 0]).all()  # the statistic is 0 / 0

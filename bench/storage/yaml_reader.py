@@ -102,8 +102,11 @@ class Reader:
         """Returns a mapping of any keys to plain data."""
         return {key: self.value(part) for key, part in self.parts(node, what).items()}
 
-    def parts(self, node: yaml.Node, what: str, known: Iterable[str] | None = None) -> dict[str, yaml.Node]:
-        """Returns the nodes of a mapping by key; refuses other keys than the known ones, if they are given."""
+    def parts(
+        self, node: yaml.Node, what: str, known: Iterable[str] | None = None, needed: Iterable[str] = ()
+    ) -> dict[str, yaml.Node]:
+        """Returns the nodes of a mapping by key; refuses other keys than the known ones, if they are given, and a
+        mapping without one of those needed."""
         if not isinstance(node, yaml.MappingNode):
             raise self.wrong(node, what, "a mapping such as KEY: VALUE")
         found: dict[str, yaml.Node] = {}
@@ -114,6 +117,9 @@ class Reader:
             if key in found:
                 raise BenchError(f"{self.place(key_node)}: '{key}' is there twice; leave one out")
             found[key] = part
+        for key in needed:
+            if key not in found:
+                raise BenchError(f"{self.place(node)}: '{key}' is missing")
         return found
 
     def items(self, node: yaml.Node, what: str) -> list[yaml.Node]:
@@ -135,6 +141,13 @@ class Reader:
         if not isinstance(value, str):
             raise self.wrong(node, what, wanted)
         return value
+
+    def word(self, node: yaml.Node, what: str, known: Iterable[str]) -> str:
+        """Returns a text that is one of the known words."""
+        chosen = self.text(node, what)
+        if chosen not in known:
+            raise BenchError(f"{self.place(node)}: {unknown(what, chosen, known)}")
+        return chosen
 
     def value(self, node: yaml.Node) -> Any:
         """Returns plain data: what JSON has, no key twice."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench import registry
-from bench.data.prepare import make
+from bench.data.prepare import configured
 from bench.spec import Spec, config
 
 BUDGET = {"epochs": 20, "patience": 3}
@@ -24,7 +24,7 @@ def specify(
     """The full spec of a run from what a user says. Raises BenchError for unknown names and bad values."""
     from bench.text.models import identity
 
-    data, resolved_knobs = make(dataset, knobs or {})
+    data, resolved_knobs = configured(dataset, knobs or {})
     cls = registry.load_method(method)
     resolved, parts = config.resolve(method, given or {})
     for key in resolved.keys() & {"lm", "teacher.lm"}:

@@ -1,1 +1,1 @@
-"""Language models: find, load, encode, cache."""
+"""Finds, loads, trains and caches language models."""

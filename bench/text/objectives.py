@@ -1,4 +1,4 @@
-"""Objectives of continued pretraining: masked tokens, and pairs of texts that belong together."""
+"""Computes the losses of continued pretraining: masked tokens, and pairs of texts that belong together."""
 
 from __future__ import annotations
 
@@ -14,32 +14,25 @@ from torch.nn import functional as F
 from bench.errors import BenchError
 from bench.text.encode import BATCH
 from bench.text.models import locate
-from bench.text.recall import encode
+from bench.text.recall import unit_vectors
 from bench.text.tokens import Tokens
 
 OBJECTIVES = ("mlm", "context", "both")
-
-
 MASKED = 0.15  # share of the tokens that are asked for
-
-
 TEMPERATURE = 0.05
-
-
 HEAD_LR = 1e-3  # the head is new, the rest is not
-
 
 Pairs = Sequence[tuple[str, str]]
 
 
 def title_and_body(text: str) -> tuple[str, str] | None:
-    """The first sentence and the rest; None if one of them is empty."""
+    """Splits a text into its first sentence and the rest; returns None if one of them is empty."""
     title, *rest = re.split(r"(?<=[.!?])\s+|(?<=[。！？])|\n+", text.strip(), maxsplit=1)
     return (title.strip(), rest[0].strip()) if title.strip() and rest and rest[0].strip() else None
 
 
-def mask(ids: Tensor, maskable: Tensor, token: int, ordinary: Tensor) -> tuple[Tensor, Tensor]:
-    """ids [n, L] -> what the model reads, and which tokens it is asked for (bool), alike.
+def mask_tokens(ids: Tensor, maskable: Tensor, token: int, ordinary: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns what the model reads in place of ids [n, L], and which tokens it is asked for, bool [n, L].
 
     Each ``maskable`` one is asked for with probability 0.15. Of these 80 % read as ``token``, 10 % as any of
     ``ordinary`` [V], 10 % as they are (Devlin et al., BERT, NAACL 2019).
@@ -52,7 +45,7 @@ def mask(ids: Tensor, maskable: Tensor, token: int, ordinary: Tensor) -> tuple[T
 
 
 class Head(nn.Module):
-    """logits = E norm(gelu(W h + b)) + c, with E the model's own token embeddings; c starts at the tokens' shares."""
+    """Computes logits E norm(gelu(W h + b)) + c with the model's token embeddings E; c starts at the tokens' shares."""
 
     def __init__(self, width: int, embeddings: nn.Embedding, counts: Tensor) -> None:
         super().__init__()
@@ -61,12 +54,12 @@ class Head(nn.Module):
         self.bias = nn.Parameter(((counts + 1) / (counts + 1).sum()).log())
 
     def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
-        """hidden [n, width], embeddings [V, d] -> [n, V]."""
+        """Returns logits [n, V]. hidden [n, width], embeddings [V, d]."""
         return F.linear(self.norm(F.gelu(self.dense(hidden))), embeddings, self.bias)
 
 
 class Masked:
-    """Cross-entropy of the tokens that ``mask`` asks for, on texts drawn without end."""
+    """Computes the cross-entropy of the tokens that ``mask_tokens`` asks for, on texts drawn endlessly."""
 
     def __init__(self, net: nn.Module, lm: str, tokens: Tokens, texts: Tensor, held: Tensor) -> None:
         from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoTokenizer
@@ -84,7 +77,7 @@ class Masked:
         ordinary = vocabulary[~torch.isin(vocabulary, special)]
         self.net, self.tokens = net, tokens
         self.maskable = ~torch.isin(tokens.ids, special)
-        self.mask = partial(mask, token=token, ordinary=ordinary)
+        self.mask = partial(mask_tokens, token=token, ordinary=ordinary)
         self.embeddings = cast(nn.Embedding, cast(Any, net).get_input_embeddings())
         places, present = tokens.places(texts)
         seen = places[present & self.maskable[places]]
@@ -94,14 +87,14 @@ class Masked:
         self.probe = [self._masked(part) for part in torch.split(held, BATCH)]
 
     def loss(self) -> tuple[Tensor, int]:
-        """Mean loss of the next batch, and the tokens that passed through the model."""
+        """Returns the mean loss of the next batch, and how many tokens passed through the model."""
         drawn = self._masked(next(self.batches))
         total, asked = self._total(*drawn)
         return total / max(asked, 1), int(drawn[1].sum())
 
     @torch.no_grad()
     def measure(self) -> float | None:
-        """Mean loss on the held-out texts, always under the same masks; None where these ask for nothing."""
+        """Returns the mean loss on the held-out texts, always under the same masks; None if these ask for nothing."""
         totals, asked = zip(*(self._total(*drawn) for drawn in self.probe), strict=True)
         return sum(float(t) for t in totals) / sum(asked) if sum(asked) else None
 
@@ -120,7 +113,7 @@ class Masked:
 
 
 class Context:
-    """``contrastive`` loss of pairs of texts [P, 2] drawn without end."""
+    """Computes the ``contrastive`` loss of pairs of texts [P, 2] drawn without end."""
 
     def __init__(self, net: nn.Module, tokens: Tokens, pairs: Tensor) -> None:
         self.net, self.tokens, self.pairs = net, tokens, pairs
@@ -129,10 +122,10 @@ class Context:
         self.log_share = (counts / len(pairs)).log()
 
     def loss(self) -> tuple[Tensor, int]:
-        """Mean loss of the next batch, and the tokens that passed through the model."""
+        """Returns the mean loss of the next batch, and how many tokens passed through the model."""
         drawn = self.pairs[next(self.batches)]
         texts, place = torch.unique(drawn, return_inverse=True)
-        encoded = encode(self.net, self.tokens, texts)
+        encoded = unit_vectors(self.net, self.tokens, texts)
         left, right = encoded[place[:, 0].to(encoded.device)], encoded[place[:, 1].to(encoded.device)]
         log_share = self.log_share[drawn, torch.arange(2)]
         loss = contrastive(left, right, drawn.to(encoded.device), log_share.to(encoded.device))
@@ -140,7 +133,7 @@ class Context:
 
 
 def contrastive(left: Tensor, right: Tensor, texts: Tensor, log_share: Tensor) -> Tensor:
-    """InfoNCE among the pairs of a batch (van den Oord et al., 2018), from left to right and back, halved.
+    """Returns InfoNCE among the pairs of a batch (van den Oord et al., 2018), from left to right and back, halved.
 
     left, right: vectors of length 1 [n, d]; texts [n, 2]: numbers of the pairs' texts. log_share [n, 2]: log of the
     share of all pairs that have this text on this side. The rivals of a pair (a, b) are the right texts of pairs that

@@ -1,4 +1,4 @@
-"""A language model that gives each task text vectors of its own."""
+"""Trains a language model that gives each task text vectors of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.text.tower import Tower
 
 
 class PerTask(nn.Module):
-    """A part of a network that computes something else for each task; ``task`` is the place of the one at work."""
+    """Computes something else for each task, as a part of a network; ``task`` is the place of the one at work."""
 
     task = 0
 
@@ -24,7 +24,7 @@ class Adapt(Protocol):
 
 
 class TaskTower(Tower):
-    """A ``Tower`` whose text vectors are those of one of ``tasks``, which ``turn_to`` names (the first one at first).
+    """Gives the text vectors of one of ``tasks``, which ``turn_to`` names (the first one at first).
 
     It keeps the cached vectors of each task: ``store`` [T, texts + 1, width] and ``fresh`` [T, texts + 1]. What it
     starts from, the cached states of the layer below, is the same for all. A text that passes through the network for
@@ -39,17 +39,17 @@ class TaskTower(Tower):
             self.register_buffer(name, self.get_buffer(name).expand(len(tasks), *self.get_buffer(name).shape).clone())
 
     def turn_to(self, task: str) -> None:
-        """From now on gives the vectors of a task. Without effect if it is none of this tower's."""
+        """Gives the vectors of a task from now on. Has no effect if it is none of this tower's."""
         if task in self.tasks:
             self.task = self.tasks.index(task)
 
     def kept(self) -> tuple[Tensor, Tensor]:
-        """See ``Tower.kept``: those of the task."""
+        """Returns the task's vectors [texts + 1, width], and which are those of the present weights [texts + 1]."""
         store, fresh = super().kept()
         return store[self.task], fresh[self.task]
 
     def encode(self, texts: Tensor, *, together: bool = False) -> Tensor:
-        """See ``Tower.encode``: through the network as it is for the task."""
+        """Passes different texts [n] through the network as it is for the task; returns vectors [n, width]."""
         for module in self.network.modules():
             if isinstance(module, PerTask):
                 module.task = self.task

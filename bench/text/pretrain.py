@@ -1,4 +1,4 @@
-"""Continued pretraining of a language model on item texts (Gururangan et al., Don't Stop Pretraining, ACL 2020)."""
+"""Continues a language model's pretraining on item texts (Gururangan et al., Don't Stop Pretraining, ACL 2020)."""
 
 from __future__ import annotations
 
@@ -21,27 +21,21 @@ from bench.storage import cache
 from bench.text.models import identity, locate
 from bench.text.network import network
 from bench.text.objectives import HEAD_LR, OBJECTIVES, Context, Masked, Pairs, title_and_body
-from bench.text.recall import NextItems, Recall, compare
+from bench.text.recall import NextItems, Recall, compare_ranks
 from bench.text.tokens import tokenise
 
 VERSION = 2  # bump when the same arguments should give other weights
-
-
 TOKENS, LR = 2_000_000, 5e-5
-
-
 WARMUP = 0.1
-
-
 HELD = 0.05  # share of the texts that are kept for the measurements
-
-
 POINTS = 20  # of the training curve
 
 
 def material(train: Split) -> tuple[list[str], list[tuple[str, str]]]:
-    """What the training part shows, each once: the texts of its candidates and histories, and those of consecutive
-    items of a history."""
+    """Returns what the training part shows, each once: texts, and pairs of texts.
+
+    The texts are those of its candidates and histories, the pairs those of consecutive items of a history.
+    """
     texts, history = train.schema.texts, train.history.cpu().long()
     rows = torch.unique(torch.cat([train.item.cpu().long(), history.flatten()]))
     pairs = {pair for _, pair in _steps(train, history[:, :-1], history[:, 1:], torch.tensor(0))}
@@ -49,10 +43,10 @@ def material(train: Split) -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def next_items(valid: Split, known: Pairs) -> NextItems:
-    """What follows what in the validation part, each once for each user, without the ``known`` pairs, those that are
-    learnt from: consecutive items of a history, and its last item with each that the user then chose (role ``rec``).
+    """Returns what follows what in the validation part, each once for each user, without the ``known`` pairs.
 
-    Candidates are the texts that the validation part shows.
+    Pairs are consecutive items of a history, and its last item with each that the user then chose (role ``rec``). The
+    ``known`` pairs are those that are learnt from. Candidates are the texts that the validation part shows.
     """
     history = valid.history.cpu().long()
     found = set(_steps(valid, history[:, :-1], history[:, 1:], valid.user[:, None]))
@@ -79,7 +73,7 @@ def _steps(split: Split, first: Tensor, second: Tensor, user: Tensor) -> set[tup
 
 
 def content(texts: Sequence[str], pairs: Pairs) -> str:
-    """sha256 of what is learnt from."""
+    """Returns the sha256 of what is learnt from, in hex."""
     return hashlib.sha256(canonical([list(texts), [list(pair) for pair in pairs]]).encode()).hexdigest()
 
 
@@ -124,14 +118,10 @@ def pretrain(
         torch.manual_seed(seed)
         net = network(lm).to(device)
         ahead = Recall.of(net, lm, coming, seed) if coming and coming.pairs else None
-        before = ahead.measure().numpy() if ahead else None
+        before = ahead.measure() if ahead else None
         learnt = _learn(net, lm, texts, pairs, objective, tokens, lr, report)
         if coming and ahead and before is not None:
-            users = np.array(coming.users)[ahead.chosen]
-            learnt["next_item"] = {
-                "pairs": len(users), "users": len(set(users.tolist())), "candidates": len(ahead.texts),
-                **compare(before, ahead.measure().numpy(), users),
-            }  # fmt: skip
+            learnt["next_item"] = _next_item_recall(ahead, before, coming)
         _save(net, lm, made)
         found = {
             "lm": lm,
@@ -147,9 +137,18 @@ def pretrain(
     return found
 
 
+def _next_item_recall(ahead: Recall, before: Tensor, coming: NextItems) -> dict[str, Any]:
+    """The recall of next items by the ranks ``before`` and by the network as it is now, and what it is measured on."""
+    users = np.array(coming.users)[ahead.chosen]
+    sizes = {"pairs": len(users), "users": len(set(users.tolist())), "candidates": len(ahead.texts)}
+    return {**sizes, **compare_ranks(before.numpy(), ahead.measure().numpy(), users)}
+
+
 def cached(train: Split, lm: str, *, objective: str, tokens: int, lr: float, seed: int, device: torch.device) -> str:
-    """The identity of ``lm`` pretrained on what a training part shows: from the cache, if all that decides it is the
-    same."""
+    """Returns the identity of ``lm`` pretrained on what a training part shows.
+
+    It is taken from the cache if all that decides the weights is the same.
+    """
     texts, pairs = material(train)
     own = derive_seed("pretrain", seed)
     made_of = [VERSION, lm, content(texts, pairs), objective, tokens, lr, own]
@@ -161,7 +160,7 @@ def cached(train: Split, lm: str, *, objective: str, tokens: int, lr: float, see
 
 
 def check_settings(objective: str, tokens: int, lr: float) -> None:
-    """Raises BenchError for an argument of ``pretrain`` that cannot be."""
+    """Raises BenchError for an unknown objective, and for tokens or a learning rate that are not positive."""
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
     if tokens < 1 or not lr > 0:
@@ -178,7 +177,7 @@ def _learn(
     lr: float,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Trains the network; what came of it."""
+    """Trains the network; returns what ``pretrain.json`` says of it."""
     order = torch.randperm(len(texts))
     first = max(1, round(HELD * len(texts)))
     held = {texts[i] for i in order[:first].tolist()}

@@ -1,4 +1,4 @@
-"""How near a language model's vectors place what belongs together: the recall of pairs of texts, before and after."""
+"""Measures how near a language model's vectors place what belongs together: the recall of pairs of texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bench.statistics.bootstrap import user_bootstrap
 from bench.text.encode import BATCH
-from bench.text.network import pool, run
+from bench.text.network import last_states, pool
 from bench.text.tokens import Tokens, tokenise
 
 QUERIES, CANDIDATES, TOP = 1000, 2000, 10  # of held-out pairs
@@ -21,8 +21,10 @@ EVENTS, CATALOGUE = 10_000, 20_000  # of next items
 
 @dataclass(frozen=True)
 class NextItems:
-    """Which text came after which: ``users`` [n] whose events these are, ``pairs`` [n], and all texts to find the
-    second one among."""
+    """Holds which text came after which: the user and the pair of texts of each of n events.
+
+    candidates: all texts to find the second text of a pair among.
+    """
 
     users: list[int]
     pairs: list[tuple[str, str]]
@@ -30,8 +32,11 @@ class NextItems:
 
 
 class Recall:
-    """``ranks`` of pairs of texts [P, 2], of which it takes at most ``queries`` (``chosen``), among the texts of these
-    and the first ``candidates`` of ``texts``, numbers in random order."""
+    """Ranks the second text of pairs [P, 2] by its distance to the first, among other texts.
+
+    At most ``queries`` pairs are drawn (``chosen``). The texts are those of the drawn pairs and the first
+    ``candidates`` of ``texts``, which are numbers of texts in random order.
+    """
 
     def __init__(
         self,
@@ -50,7 +55,7 @@ class Recall:
 
     @classmethod
     def of(cls, net: nn.Module, lm: str, coming: NextItems, seed: int) -> Recall:
-        """That of next items; it draws by itself, so that what is learnt does not depend on it."""
+        """Makes the measurement of next items; it draws by itself, so that what is learnt does not depend on it."""
         strings = sorted({*coming.candidates, *(text for pair in coming.pairs for text in pair)})
         place = {text: i for i, text in enumerate(strings)}
         generator = torch.Generator().manual_seed(seed)
@@ -61,25 +66,29 @@ class Recall:
 
     @torch.no_grad()
     def measure(self) -> Tensor:
-        """The ranks [Q] by the network as it is."""
-        vectors = torch.cat([encode(self.net, self.tokens, part).cpu() for part in torch.split(self.texts, BATCH)])
+        """Returns the ranks [Q] of the drawn pairs by the network as it is."""
+        parts = torch.split(self.texts, BATCH)
+        vectors = torch.cat([unit_vectors(self.net, self.tokens, part).cpu() for part in parts])
         return ranks(vectors, torch.searchsorted(self.texts, self.pairs))
 
     def recall(self) -> float | None:
-        """Share of the pairs whose second text is among the 10 nearest of all others to the first; None: no pairs."""
+        """Returns the share of pairs whose second text is among the 10 nearest to the first; None without pairs."""
         return int((self.measure() < TOP).sum()) / len(self.pairs) if len(self.pairs) else None
 
 
-def encode(net: nn.Module, tokens: Tokens, texts: Tensor) -> Tensor:
-    """Mean-pooled vectors of length 1 of texts [n] -> [n, width]."""
+def unit_vectors(net: nn.Module, tokens: Tokens, texts: Tensor) -> Tensor:
+    """Returns mean-pooled vectors of length 1 [n, width] of texts [n], given by number."""
     places, present = tokens.places(texts)
     mask = present.to(next(net.parameters()).device)
-    return F.normalize(pool(run(net, tokens, places, mask), mask, "mean"), dim=1)
+    return F.normalize(pool(last_states(net, tokens, places, mask), mask, "mean"), dim=1)
 
 
 def ranks(vectors: Tensor, pairs: Tensor) -> Tensor:
-    """Of pairs [Q, 2] how many others are nearer to the first vector than the second one is, [Q]; those as near count
-    half, so that equal vectors gain nothing. vectors [n, d] of length 1."""
+    """Returns how many others are nearer to a pair's first vector than its second one is, [Q].
+
+    vectors: [n, d], of length 1. pairs: [Q, 2], numbers of vectors. Others that are as near count half, so that equal
+    vectors gain nothing.
+    """
     found = []
     for part in torch.split(pairs, BATCH):
         rows, (first, second) = torch.arange(len(part)), part.T
@@ -90,9 +99,12 @@ def ranks(vectors: Tensor, pairs: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def compare(before: np.ndarray, after: np.ndarray, users: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """Recall@10, recall@100 and mean reciprocal rank by ranks [n] from 0 before and after, and the 95 % bootstrap
-    interval of the difference over users [n]; None for a single user."""
+def compare_ranks(before: np.ndarray, after: np.ndarray, users: np.ndarray) -> dict[str, dict[str, float | None]]:
+    """Returns recall@10, recall@100 and mean reciprocal rank before and after, and how sure their difference is.
+
+    before, after: ranks [n] from 0. users: [n]. ``low`` and ``high`` are the ends of the 95 % bootstrap interval of the
+    difference over users; None for a single user.
+    """
     measures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "recall@10": lambda rank: rank < 10,
         "recall@100": lambda rank: rank < 100,

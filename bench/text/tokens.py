@@ -1,4 +1,4 @@
-"""Texts -> token ids, each text once, kept end to end: a batch of texts is an index into them."""
+"""Turns texts into token ids, each text once, kept end to end: a batch of texts is an index into them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_TOKENS = 64
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of n texts, text after text. ids: [tokens]; start: [n + 1], the first token of each text."""
+    """Holds the tokens of n texts, text after text. ids: [tokens]; start: [n + 1], the first token of each text."""
 
     ids: Tensor
     start: Tensor
@@ -26,13 +26,13 @@ class Tokens:
 
     @property
     def lengths(self) -> Tensor:
-        """Tokens of each text [n]."""
+        """Number of tokens of each text [n]."""
         return self.start.diff()
 
     def places(self, texts: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the tokens of ``texts`` [m] stand, [m, longest of them], and which of these exist (bool, alike).
+        """Returns where the tokens of ``texts`` [m] stand, [m, longest of them], and which exist, bool of that shape.
 
-        What does not exist points at token 0.
+        A place without a token points at token 0.
         """
         length = self.lengths[texts]
         step = torch.arange(int(length.max()))
@@ -41,7 +41,10 @@ class Tokens:
 
 
 def tokenise(texts: Sequence[str], model: str) -> Tokens:
-    """Of every text at most 64 tokens, special ones included. model: an identity (``bench.text.models.identity``)."""
+    """Returns at most 64 tokens of every text, special ones included.
+
+    model: an identity (``bench.text.models.identity``).
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(locate(model), local_files_only=True)

@@ -1,4 +1,4 @@
-"""A language model that is trained as a part of a recommender: item rows in, text vectors out."""
+"""Puts a language model into a recommender, frozen or trained with it: item rows in, text vectors out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.machine.processes import spread, union
 from bench.nn import HistoryAttention
 from bench.nn.augment import swap, token_dropout
 from bench.text.encode import BATCH, states, vectors
-from bench.text.network import Inside, depth_of, network, pool, run
+from bench.text.network import Inside, depth_of, last_states, network, pool
 from bench.text.tokens import tokenise
 
 FIXED = ("mean", "cls", "last")  # poolings without weights
@@ -22,7 +22,7 @@ Adapt = Callable[[nn.Module], nn.Module]
 
 
 class Frozen(nn.Module):
-    """The vectors of a language model that is not trained: a matrix. pooling: ``mean``, ``cls`` or ``last`` token."""
+    """Gives the vectors of a language model that is not trained. pooling: ``mean``, ``cls`` or ``last`` token."""
 
     def __init__(self, texts: Sequence[str], lm: str, pooling: str = "mean") -> None:
         if pooling not in FIXED:
@@ -33,12 +33,12 @@ class Frozen(nn.Module):
         self.texts_encoded = len(set(texts) - {""})
 
     def forward(self, items: Tensor) -> Tensor:
-        """items [n], rows of the item table -> [n, width]; zeros for an empty text."""
+        """Returns vectors [n, width] of items [n], rows of the item table; zeros for an empty text."""
         return self.get_buffer("encoded")[items]
 
 
 class Tower(nn.Module):
-    """Text vectors of length 1: pooled last hidden states of a language model, parts of which are trained.
+    """Gives text vectors of length 1: pooled last hidden states of a language model, parts of which are trained.
 
     adapt: takes the network with all parameters frozen and returns it, or one around it, with some that are not.
     top: how many layers, from the highest down, the network has; it starts from cached states of the layer below, or
@@ -81,7 +81,7 @@ class Tower(nn.Module):
         self.texts_encoded = 0
 
     def read(self, texts: Sequence[str]) -> None:
-        """Tokenises the texts, and has what the network starts from."""
+        """Tokenises the texts, and gets the states that the network starts from."""
         self.tokens = tokenise(texts, self.lm)
         inside = any(isinstance(module, Inside) for module in self.network.modules())
         self.states = states(texts, self.lm, self.depth, inside=inside) if self.depth else None
@@ -96,7 +96,7 @@ class Tower(nn.Module):
         self.get_buffer("fresh").zero_()
 
     def augment(self, name: str, rate: float) -> None:
-        """From now on, training hides a share of each text's tokens, or swaps title and body of a share of texts."""
+        """Makes training hide a share of each text's tokens, or swap title and body of a share of texts."""
         if name == "token_dropout":
             self.hidden = rate
         else:
@@ -104,7 +104,7 @@ class Tower(nn.Module):
             self.read([*self.unique, *swap(self.unique)])
 
     def forward(self, items: Tensor) -> Tensor:
-        """items [n], rows of the item table -> [n, width]; zeros for an empty text."""
+        """Returns vectors [n, width] of items [n], rows of the item table; zeros for an empty text."""
         (store, fresh), text = self.kept(), self.get_buffer("text")[items]
         distinct = torch.unique(text)
         distinct = distinct[distinct < len(self.unique)]
@@ -128,11 +128,11 @@ class Tower(nn.Module):
         return torch.where((place >= 0)[:, None], encoded[place.clamp(min=0)], store[text])
 
     def kept(self) -> tuple[Tensor, Tensor]:
-        """The texts' vectors [texts + 1, width], and which of them are those of the present weights [texts + 1]."""
+        """Returns the texts' vectors [texts + 1, width], and which are those of the present weights [texts + 1]."""
         return self.get_buffer("store"), self.get_buffer("fresh")
 
     def encode(self, texts: Tensor, *, together: bool = False) -> Tensor:
-        """Passes different texts [n] through the model, those of like length together -> [n, width].
+        """Passes different texts [n] through the model, those of like length together; returns [n, width].
 
         together: all processes ask for the same texts, and share the work.
         """
@@ -154,7 +154,7 @@ class Tower(nn.Module):
         if self.training and self.hidden:
             mask = token_dropout(mask, self.hidden)
         if self.states is None:
-            hidden = run(self.network, self.tokens, places, mask)
+            hidden = last_states(self.network, self.tokens, places, mask)
         else:
             below = torch.from_numpy(self.states[places.numpy()]).to(device)
             hidden = self.network(inputs_embeds=below, attention_mask=mask.long()).last_hidden_state

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bench.api import Method, Task, several
 from bench.data.tensors import Split
 from bench.machine.processes import average, draw_apart, share
-from bench.nn.augment import make as augmentation
+from bench.nn.augment import augmentation
 from bench.nn.schedule import rate
 from bench.spec import derive_seed
 from bench.training.checkpoint import Keeper

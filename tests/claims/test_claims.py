@@ -222,7 +222,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"margin": ""}, "line 2: claim 'C' has no margin"),
+        ({"margin": ""}, "line 2: 'margin' is missing"),
         ({"margin": "0"}, "line 5: margin: expected a positive difference in skill, got 0"),
         ({"test": "beter"}, "line 4: unknown test 'beter'; did you mean 'better'"),
         ({"part": "cold"}, "line 9: unknown part 'cold'"),

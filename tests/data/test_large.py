@@ -17,7 +17,7 @@ from bench import metrics
 from bench.api import Batch
 from bench.data import tensors
 from bench.data.load import Data
-from bench.data.mapped import held, mapped
+from bench.data.mapped import in_memory, mapped
 from bench.data.tensors import Split
 from bench.execution import run
 from bench.metrics.streaming import HALF, IN_PIECES, Auc
@@ -199,16 +199,16 @@ def test_defined_labels_and_base_rates(large: Split) -> None:
 # Columns in files
 
 
-def test_held_reads_what_the_mapping_shows(tmp_path: Path) -> None:
+def test_in_memory_reads_what_the_mapping_shows(tmp_path: Path) -> None:
     for array in (np.arange(60, dtype=np.int32).reshape(20, 3), np.arange(9.0), np.ones(7, bool), np.zeros((5, 0))):
         np.save(tmp_path / "a.npy", array)
         column = mapped(tmp_path / "a.npy")
         for part in (column, column[2:], column[3:6], column[2:][1:4], column[4:4]):
-            again = held(part)
+            again = in_memory(part)
             assert torch.equal(again, part) and again.dtype == part.dtype and again.shape == part.shape
             assert not part.numel() or again.data_ptr() != part.data_ptr()
     own = torch.arange(5)
-    assert held(own) is own
+    assert in_memory(own) is own
 
 
 def test_what_is_read_is_not_resident(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_what_is_read_is_not_resident(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones(4 << 20))  # 32 MB
     column = mapped(tmp_path / "a.npy")
     before = shared_mb()
-    assert sum(float(held(part).sum()) for part in torch.split(column, 1 << 16)) == 4 << 20
+    assert sum(float(in_memory(part).sum()) for part in torch.split(column, 1 << 16)) == 4 << 20
     read = shared_mb()
     assert float(column.sum()) == 4 << 20
     assert read - before < 8 < 24 < shared_mb() - read
@@ -409,11 +409,11 @@ def test_windows_come_from_files(data: Data, large: Split, monkeypatch: pytest.M
     kept = []
 
     def noted(column: torch.Tensor) -> torch.Tensor:
-        result = held(column)
+        result = in_memory(column)
         kept.append(result is column and column.numel() > 0)
         return result
 
-    monkeypatch.setattr(tensors, "held", noted)
+    monkeypatch.setattr(tensors, "in_memory", noted)
     epoch(data.train, 0)
     assert len(kept) > 100 and not any(kept)
 

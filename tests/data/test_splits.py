@@ -224,12 +224,12 @@ def test_preparing_twice_finds_the_first(loaded: Data) -> None:
 
 
 def test_verify_finds_nothing_wrong_with_good_data(loaded: Data) -> None:
-    dataset, _ = prepare.make("sim-news", {})
+    dataset, _ = prepare.configured("sim-news", {})
     assert [problem for _, problem in describe.verify(dataset, loaded) if problem] == []
 
 
 def test_verify_sees_a_label_among_the_inputs(loaded: Data) -> None:
-    dataset, _ = prepare.make("sim-news", {})
+    dataset, _ = prepare.configured("sim-news", {})
     leaky = loaded.train.labels["click"].reshape(-1, 1) * 2.0 - 0.3
     train = replace(loaded.train, pair_num=leaky)
     found = [p for _, p in describe.verify(dataset, replace(loaded, train=train)) if p]
@@ -238,7 +238,7 @@ def test_verify_sees_a_label_among_the_inputs(loaded: Data) -> None:
 
 
 def test_verify_sees_codes_that_training_lacks(loaded: Data) -> None:
-    dataset, _ = prepare.make("sim-news", {})
+    dataset, _ = prepare.configured("sim-news", {})
     test = replace(loaded.test, user_cat=loaded.test.user_cat + 1000)
     found = [p for _, p in describe.verify(dataset, replace(loaded, test=test)) if p]
     assert any("test has codes in user_cat" in p for p in found)
@@ -286,6 +286,6 @@ def test_domains_train_on_some_and_test_on_others() -> None:
 
 def test_a_data_set_without_domains_says_so() -> None:
     with pytest.raises(BenchError, match="has no domains"):
-        prepare.make("movielens-100k", {"domains": {"train": ["a"], "test": ["b"]}})
-    dataset, knobs = prepare.make("sim-news", {"domains": {"train": ["phone"], "test": ["tablet"]}})
+        prepare.configured("movielens-100k", {"domains": {"train": ["a"], "test": ["b"]}})
+    dataset, knobs = prepare.configured("sim-news", {"domains": {"train": ["phone"], "test": ["tablet"]}})
     assert dataset.domains == knobs["domains"]

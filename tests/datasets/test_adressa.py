@@ -181,10 +181,10 @@ def test_columns_keep_the_contract(built: tuple[Adressa, Tables]) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (f'"time": {START + 60}', '"time": "noon"', "line 7: time 'noon' is not a whole number"),
-        (f'"time": {START + 60}', f'"time": {START}.5', f"line 7: time '{START}.5' is not a whole number"),
-        ('"activeTime": 99.5', '"activeTime": "long"', "line 7: activeTime 'long' is not a number"),
-        ('"activeTime": 99.5', '"activeTime": ', "line 7: not valid JSON"),
+        (f'"time": {START + 60}', '"time": "noon"', 'line 7: time "noon" is not a whole number'),
+        (f'"time": {START + 60}', f'"time": {START}.5', f"line 7: time {START}.5 is not a whole number"),
+        ('"activeTime": 99.5', '"activeTime": "long"', 'line 7: activeTime "long" is not a number'),
+        ('"activeTime": 99.5', '"activeTime": ', "line 7: not JSON"),
         ('{"profile"', "17\n{", "line 1: not a JSON object"),
         (f'"time": {START + 60}, ', "", "an event of user 'u4' has no time"),
     ],
@@ -203,9 +203,9 @@ def test_truncated_empty_and_missing_files(tmp_path: Path, day: str) -> None:
     whole = raw[day].read_bytes()
     lines = whole.count(b"\n")
     for broken, message in (
-        (whole[:-2], f"line {lines}: not valid JSON"),
-        (b"\xff\xfe\x00\x80", "line 1: not valid JSON"),
-        (b"", "holds no events"),
+        (whole[:-2], f"line {lines}: not JSON"),
+        (b"\xff\xfe\x00\x80", "line 1: not JSON"),
+        (b"", "holds no rows"),
     ):
         raw[day].write_bytes(broken)
         fails(raw, str(raw[day]), message)

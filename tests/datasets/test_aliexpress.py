@@ -180,12 +180,12 @@ def replace(path: Path, line: int, place: int, value: str) -> None:
         ("nl_user_train.csv", 3, 4, "1.5", "line 3: categorical_4 '1.5' is not a number"),
         ("nl_user_test.csv", 2, 20, "much", "line 2: numerical_13 'much' is not a number"),
         ("nl_user_train.csv", 2, 32, "", "line 2: fewer columns than 33, or no categorical_9"),
-        ("nl_item_train.csv", 4, 48, "3", "line 4: label 3 is not 0, 1 or 2"),
+        ("nl_item_train.csv", 4, 48, "3", "line 4: label '3' is not 0, 1 or 2"),
         ("nl_item_test.csv", 1, 48, "", "line 1: fewer columns than 49, or no label"),
         ("nl_item_train.csv", 4, 0, "", "line 4: fewer columns than 49"),
         ("nl_item_train.csv", 5, 3, "1,2", "line 5: 50 columns instead of 49"),
         ("train.csv", 1, 3, "color", "line 1: no column 'categorical_3'"),
-        ("train.csv", 4, 80, "2", "line 4: click 2 is not 0 or 1"),
+        ("train.csv", 4, 80, "2", "line 4: click '2' is not 0 or 1"),
         ("train.csv", 3, 81, "yes", "line 3: conversion 'yes' is not a number"),
         ("test.csv", 3, 17, "1 2", "line 3: numerical_1 '1 2' is not a number"),
     ],
@@ -207,7 +207,7 @@ def test_contradictions(tmp_path: Path) -> None:
     cells = [line.split(",") for line in train.read_text().splitlines()]
     line = next(n for n, row in enumerate(cells, 1) if row[-2:] == ["0", "0"])
     replace(train, line, 81, "1")
-    fails(tmp_path / "processed", f"{train}, line {line}: conversion 1 comes without a click")
+    fails(tmp_path / "processed", f"{train}, line {line}: conversion '1' comes without a click")
 
 
 @pytest.mark.parametrize("file", ["nl_user_train.csv", "nl_item_test.csv", "train.csv"])

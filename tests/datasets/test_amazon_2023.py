@@ -132,13 +132,13 @@ def test_compressed_files_are_read_and_one_in_keeps_users_by_name(tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "line", "old", "new", "message"),
     [
-        ("reviews", 2, "5.0", '"five"', 'line 2: rating "five" is not Float64'),
-        ("reviews", 3, '"timestamp": 20', '"timestamp": 20.5', "line 3: timestamp 20.5 is not Int64"),
-        ("reviews", 3, '"user_id": "u2"', '"user": "u2"', "line 3: user_id null is not String"),
+        ("reviews", 2, "5.0", '"five"', 'line 2: rating "five" is not a number'),
+        ("reviews", 3, '"timestamp": 20', '"timestamp": 20.5', "line 3: timestamp 20.5 is not a whole number"),
+        ("reviews", 3, '"user_id": "u2"', '"user": "u2"', "line 3: user_id null is not a text"),
         ("reviews", 4, "}", "", "line 4: not JSON"),
         ("reviews", 4, "{", "[", "line 4: not JSON"),
-        ("meta", 2, '["M", "Drums"]', '"M"', 'line 2: categories "M" is not List(String)'),
-        ("meta", 2, '"parent_asin": "B"', '"parent_asin": null', "line 2: parent_asin null is not String"),
+        ("meta", 2, '["M", "Drums"]', '"M"', 'line 2: categories "M" is not a list'),
+        ("meta", 2, '"parent_asin": "B"', '"parent_asin": null', "line 2: parent_asin null is not a text"),
     ],
 )
 def test_malformed_lines_are_named(tmp_path: Path, name: str, line: int, old: str, new: str, message: str) -> None:

@@ -55,7 +55,7 @@ def test_every_data_set_with_files_has_a_format_writer() -> None:
 def test_from_raw_files_to_a_record(name: str, tmp_path: Path) -> None:
     folder = prepared(name, tmp_path / "raw")
     data = load(folder)
-    dataset, _ = prepare.make(name, SMALL.get(name, {}))
+    dataset, _ = prepare.configured(name, SMALL.get(name, {}))
     assert [f"{title}: {problem}" for title, problem in verify(dataset, data) if problem] == []
     found = info(name, dataset, data)
     assert all(found[key] for key in ("domain", "about", "licence", "citation"))
@@ -75,7 +75,7 @@ def test_from_raw_files_to_a_record(name: str, tmp_path: Path) -> None:
 def test_nothing_of_later_parts_reaches_the_training_part(name: str, tmp_path: Path) -> None:
     """Other labels and pair features in validation and test leave every training array and code as it was."""
     write(name, tmp_path / "raw")
-    dataset, _ = prepare.make(name, {})
+    dataset, _ = prepare.configured(name, {})
     tables = dataset.build(fetch(dataset.sources, tmp_path / "into", tmp_path / "raw"))
     first = encode.encode(dataset, tables)
     groups, _ = encode._ordered(tables)
@@ -221,7 +221,8 @@ def test_one_key_with_two_contents_is_refused_or_the_first_counts(name: str, tmp
 
 def test_split_hashes_do_not_depend_on_the_hash_seed(tmp_path: Path) -> None:
     code = (
-        "import sys, json; from pathlib import Path; from bench.data.prepare import load, prepare\n"
+        "import sys, json; from pathlib import Path\n"
+        "from bench.data.load import load; from bench.data.prepare import prepare\n"
         "print(json.dumps([load(prepare(n, None, Path(f))).meta['sha256'] for n, f in json.loads(sys.argv[1])]))"
     )
     places = [(n, str(write(n, tmp_path / n))) for n in WRITTEN]

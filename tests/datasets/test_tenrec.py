@@ -182,7 +182,7 @@ def replace(old: str, new: str) -> Callable[[Path], None]:
         (replace(",9,9,9", ",9,x,9"), "line 2: hist_2 'x' is not a whole number"),
         (replace("hist_7", "hist7"), "line 1: no column 'hist_7'"),
         (lambda path: path.write_bytes(path.read_bytes()[:-4]), "ends in the middle of a line"),
-        (lambda path: path.write_bytes(b""), "cannot be read as a table of text (empty CSV)"),
+        (lambda path: path.write_bytes(b""), "no column 'user_id'; found an empty file"),
     ],
 )  # fmt: skip
 def test_bad_files_are_named(tmp_path: Path, act: Callable[[Path], None], message: str) -> None:

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from bench.data.describe import verify
 from bench.data.load import load
 from bench.data.logs.wording import NEWS, SHOP, VIDEO, Wording
-from bench.data.prepare import make, prepare
+from bench.data.prepare import configured, prepare
 from bench.execution.execute import execute
 from bench.execution.progress import Progress
 from bench.metrics import METRICS, skill
@@ -96,7 +96,7 @@ def test_text_places_unseen_articles_where_ids_cannot(news: Results) -> None:
 
 @pytest.mark.parametrize("name", list(QUICK.datasets))
 def test_prepared_data_pass_their_checks(name: str) -> None:
-    dataset, _ = make(name, {})
+    dataset, _ = configured(name, {})
     problems = [(title, problem) for title, problem in verify(dataset, load(prepare(name))) if problem]
     assert not problems
 

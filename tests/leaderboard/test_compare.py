@@ -12,8 +12,9 @@ from scipy import stats as scipy_stats
 
 from bench.errors import BenchError
 from bench.leaderboard.compare import compare
-from bench.leaderboard.render.comparison import show_p, to_console, to_json
+from bench.leaderboard.render.comparison import to_console, to_json
 from bench.leaderboard.selection import Selector, comparable
+from bench.markup import show_p
 from tests.support.command import SMALL, Bench
 from tests.support.toy_records import STATIC, Record, noisy, runs
 

@@ -27,19 +27,21 @@ Record = dict[str, Any]
 HOSTILE = "$\\frac{<b>&$"
 
 
-def record(method: str, seed: int, click: float, watch: float, dataset: str = "toy", **changes: Any) -> Record:
+def record(
+    method: str, seed: int, click: float, watch: float, dataset: str = "toy", watched: str = "watch", **changes: Any
+) -> Record:
     spec = {
         "dataset": dataset, "dataset_version": 1, "dataset_config": {}, "method": method, "method_version": 1,
         "parts": {}, "config": {"lr": 0.002}, "lm": None, "seed": seed, "protocol": "clean-1", "budget": {"epochs": 3},
     }  # fmt: skip
-    values = {"click": {"auc": click}, "watch": {"rmse": watch}}
+    values = {"click": {"auc": click}, watched: {"rmse": watch}}
     return {
         "schema": 1, "key": digest(spec), "spec": spec, "role": "final", "status": "ok", "error": None,
         "reference": method == "popularity",
-        "tasks": [{"name": "click", "metric": "auc"}, {"name": "watch", "metric": "rmse"}],
+        "tasks": [{"name": "click", "metric": "auc"}, {"name": watched, "metric": "rmse"}],
         "metrics": {"valid": values, "test": values, "slices": {}},
-        "references": {"chance": {"test": {"click": {"auc": 0.5}, "watch": {"rmse": 2.0}}, "slices": {}}},
-        "curve": [{"epoch": e, "valid": {"click": click - 0.1 / e, "watch": watch}} for e in range(1, 4 + seed)],
+        "references": {"chance": {"test": {"click": {"auc": 0.5}, watched: {"rmse": 2.0}}, "slices": {}}},
+        "curve": [{"epoch": e, "valid": {"click": click - 0.1 / e, watched: watch}} for e in range(1, 4 + seed)],
         "cost": {"fit_s": 10.0, "trained": 1000, "tuning_trials": 0, "tuning_s": 0.0},
         "data": {"sha256": dataset, "rows": {"train": 80, "valid": 10, "test": 15}}, "env": {"device": "cpu"},
         **changes,
@@ -96,6 +98,16 @@ def test_gains_are_relative_and_errors_count_the_other_way() -> None:
     assert rows["mmoe"] == pytest.approx((7.5, 20.0, 13.75))  # .66/.60 and .672/.64: 10 and 5 percent
     assert rows["ple"] == pytest.approx((0.0, -20.0, -10.0))
     assert rows[HOSTILE] == pytest.approx((-5.0, -10.0, -7.5))
+
+
+def test_a_task_may_have_any_name() -> None:
+    name, pairs = "watch time ↑ %", (("single_task", 1.0), ("mmoe", 0.8))
+    records = [record(m, seed, 0.6, watch, watched=name) for m, watch in pairs for seed in (0, 1)]
+    grid = of("gains", records).grid
+    assert grid is not None and grid.columns == ("click", name, "Δm")
+    assert grid.values[0] == pytest.approx((0.0, 20.0, 10.0))
+    found = [(panel.title, panel.y_label) for panel in of("training", records).panels]
+    assert found == [("click", "auc, validation"), (name, "rmse, validation")]
 
 
 def test_gains_are_starred_as_the_table_is() -> None:
@@ -208,7 +220,7 @@ def test_published_folders_are_checked(tmp_path: Path, bench: Callable[..., Any]
     assert "not drawn: toy: no tuning curves" in result.stderr
     drawn = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert drawn == ["gains-toy.svg", "quality-toy.svg", "training-toy.svg"]
-    assert "and so do 4 files" in bench(*words, "--check").stdout
+    assert "files checked beside it: 4" in bench(*words, "--check").stdout
     for path, change in (("site/index.html", b"x"), ("figures/gains-toy.svg", b"x"), ("figures/gains-toy.svg", None)):
         kept = (tmp_path / path).read_bytes()
         (tmp_path / path).write_bytes(change) if change else (tmp_path / path).unlink()

@@ -161,6 +161,17 @@ def test_sorting_by_number_and_by_name(visit: Open) -> None:
     assert labels(page) == sorted(labels(page))
 
 
+def test_a_task_may_have_any_name(visit: Open, tmp_path: Path) -> None:
+    records = json.loads(json.dumps(few()).replace('"watch"', '"watch time ↑"'))
+    page = visit(url=written(records, tmp_path))
+    assert page.locator("[name=task] option").all_inner_texts() == ["all", "click", "watch time ↑"]
+    page.select_option("[name=task]", "watch time ↑")
+    watch = column(page, "watch time ↑")
+    assert watch.locator("small").inner_text() == "rmse ↓" and column(page, "click").count() == 0
+    watch.locator("button").click()
+    assert watch.get_attribute("aria-sort") == "ascending"
+
+
 def test_rows_without_a_value_come_last(visit: Open) -> None:
     page = visit()
     page.select_option("[name=part]", label="over tasks, and costs")

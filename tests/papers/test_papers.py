@@ -17,7 +17,7 @@ import torch
 
 from bench import registry
 from bench.data.load import load
-from bench.data.prepare import make, prepare
+from bench.data.prepare import configured, prepare
 from bench.data.tensors import Split
 from bench.errors import BenchError
 from bench.execution import run
@@ -90,7 +90,7 @@ def test_every_setting_method_task_and_data_set_of_a_table_exists(name: str, mon
     jobs = plan.jobs(paper, paper.chosen(()), 1)
     assert {job.row.name for job in jobs} == {row.name for row in paper.rows if row.method} and jobs
     for job in jobs:
-        dataset, _ = make(paper.parts[job.data].dataset, paper.parts[job.data].knobs)
+        dataset, _ = configured(paper.parts[job.data].dataset, paper.parts[job.data].knobs)
         known = {task.name: {*task.metrics, *verdict.DERIVED} for task in dataset.tasks}
         for column in (c for c in paper.columns if c.data == job.data):
             assert all(column.metric in known[task] for task in column.tasks)
@@ -254,7 +254,7 @@ class World:
     def report(self, **missing: str) -> verdict.Report:
         return verdict.compare(self.paper, self.paper.rows, self.jobs, self.records, missing)
 
-    def cell(self, row: str, column: str, **missing: str) -> verdict.Cell:
+    def cell(self, row: str, column: str, **missing: str) -> verdict.JudgedFigure:
         (found,) = [c for c in self.report(**missing).cells if (c.row, c.column) == (row, column)]
         return found
 

@@ -91,6 +91,7 @@ def test_settings_of_components_are_prefixed() -> None:
         ({"balancer": 3}, "expected a name"),
         ({"schedule": "cosin"}, "unknown value of 'schedule' 'cosin'; did you mean 'cosine'"),
         ({"features": "deepfm"}, "did you mean 'fm'"),
+        ({"augment": "corp"}, "unknown value of 'augment' 'corp'; did you mean 'crop'"),
         ({"norm": "none at all"}, "unknown value of 'norm'"),
         ({"precision": "float16"}, "did you mean 'bfloat16'|did you mean 'float32'"),
         ({"warmup": 1.0}, "at least 0 and below 1"),
@@ -180,7 +181,8 @@ def test_a_plugin_may_not_take_a_name(tmp_path: Path) -> None:
 def test_lowest_constraints_are_the_lower_bounds() -> None:
     root = registry.ROOT
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = [r for name, some in project["optional-dependencies"].items() if name != "peers" for r in some]
+    wanted = [r for r in (*project["dependencies"], *extras) if not r.startswith(project["name"])]
     bounds = {r.partition(">=")[0]: r.partition(">=")[2].partition(",")[0] for r in wanted}
     for file, exact in (("constraints-lowest.txt", True), ("constraints.txt", False)):
         lines = [line for line in (root / file).read_text("utf-8").splitlines() if not line.startswith("#")]

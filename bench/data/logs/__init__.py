@@ -1,1 +1,1 @@
-"""What logs of events and simulated recommenders share."""
+"""Makes groups, histories and labels of event logs, and simulates recommenders."""

@@ -1,4 +1,4 @@
-"""What a log of events says around a moment: histories before it, outcomes after it."""
+"""Finds what a log of events says around a moment: histories before it, outcomes after it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import polars as pl
 
 
 def histories(log: pl.DataFrame, at: pl.DataFrame, length: int) -> pl.DataFrame:
-    """``history`` and ``history_time`` for each row of ``at`` (``user``, ``time``).
+    """Returns ``history`` and ``history_time`` for each row of ``at`` (``user``, ``time``).
 
-    The items of the user's rows of ``log`` (``user``, ``item``, ``time``) strictly before that time, the last
-    ``length``, oldest first, those of one time in item order; and the time of the last, null if there is none.
+    A history holds the items of the user's rows of ``log`` (``user``, ``item``, ``time``) strictly before that time:
+    the last ``length``, oldest first, those of one time in item order. Its time is that of its last item, null if there
+    is none.
     """
     log = log.select("user", "time", "item").sort("user", "time", "item")
     # Both sides on common dense scales, so that a user and a time together fit into one number.
@@ -30,8 +31,11 @@ def histories(log: pl.DataFrame, at: pl.DataFrame, length: int) -> pl.DataFrame:
 
 
 def around(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
-    """For each row (``user``, ``item``, ``time``, ``known``): whether events (``user``, ``item``, ``time``) of its user
-    and item came ``before`` its time, and whether some came ``within`` it and ``known``, both included."""
+    """Says for each row whether events of its user and item came before it, and within its horizon.
+
+    rows: ``user``, ``item``, ``time``, ``known``. events: ``user``, ``item``, ``time``. Returns ``before``, whether
+    some came before ``time``, and ``within``, whether some came from ``time`` to ``known``, both included.
+    """
     numbered = rows.select("user", "item", "time", "known").with_row_index("row")
     found = numbered.join(events.rename({"time": "at"}), on=["user", "item"])
     seen = found.group_by("row").agg(

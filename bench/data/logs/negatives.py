@@ -1,4 +1,4 @@
-"""Negative candidates for logs that record only what was chosen."""
+"""Draws negative candidates for logs that record only what was chosen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Ints = NDArray[np.int64]
 def popular_negatives(
     user: Ints, item: Ints, time: Ints, count: int, rng: np.random.Generator, power: float = 0.75
 ) -> Ints:
-    """For each event of a log, ``count`` other items that the user could have met, [E, count]; -1 where too few exist.
+    """Draws ``count`` other items that the user could have met for each event, [E, count]; -1 where too few exist.
 
     user, item, time: [E], in time order, ``user`` and ``item`` coded from 0, each (user, item) pair at most once.
     Drawn without replacement with probability proportional to popularity ** power, power in [0, 1]. Popularity is an
@@ -41,7 +41,7 @@ def popular_negatives(
 
 
 def beside_others(log: pl.DataFrame, count: int, seed: tuple[int, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Groups of one chosen item and ``count`` others that the user could have met, drawn by ``popular_negatives``.
+    """Makes groups of one chosen item and ``count`` others, drawn by ``popular_negatives``.
 
     log: ``user``, ``item``, ``time`` and any other columns, in time order, each user and item together at most once.
     Returns the events that make a group, with its number ``group``, and the rows in item order: ``group``, ``item``,

@@ -1,4 +1,4 @@
-"""What logs of short videos share: groups by the hour, the next category, Kuaishou's profiles and texts."""
+"""Does what logs of short videos share: groups by the hour, the next category, Kuaishou's profiles and texts."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ PROFILE = (
 
 
 def china_day(date: str) -> int:
-    """The first millisecond of a day in China, since 1970."""
+    """Returns the first millisecond of a day in China, counted from 1970."""
     return int(datetime.fromisoformat(f"{date}T00:00:00+08:00").timestamp() * 1000)
 
 
 def interest(space: str, classes: tuple[str, ...]) -> Task:
-    """The task of predicting the category of the next video that the user really watches."""
+    """Returns the task of predicting the category of the next video that the user really watches."""
     return Task("interest", "multiclass", scope="user", role="interest", space=space, classes=classes)
 
 
 def by_hour(log: pl.DataFrame, *apart: str) -> pl.DataFrame:
-    """The log in group order, with ``group``: the rows of one user within one hour that agree on ``apart``.
+    """Numbers groups: the rows of one user within one hour that agree on the columns ``apart``.
 
-    log: user, item, time (ms). Within a group rows are in item order, which tells nothing.
+    log: user, item, time (ms). Returns it in group order with ``group``. Within a group rows are in item order, which
+    tells nothing.
     """
     key = ("user", "hour", *apart)
     log = log.with_columns(hour=pl.col("time") // HOUR).sort(*key, "item", "time", maintain_order=True)
@@ -38,13 +39,13 @@ def by_hour(log: pl.DataFrame, *apart: str) -> pl.DataFrame:
 
 
 def first_wanted(log: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
-    """group, interest: the category of the first row of each group; of rows at one time, of the smallest item."""
+    """Returns group, interest: the category of each group's first row; of rows at one time, of the smallest item."""
     first = log.sort("group", "time", "item").unique("group", keep="first", maintain_order=True)
     return first.join(items, on="item", how="left").select("group", interest="category")
 
 
 def profiles(path: Path, groups: pl.DataFrame) -> pl.DataFrame:
-    """The user table: what the feature file says of the users of the groups; null for those that it lacks."""
+    """Returns the user table: what the feature file says of the groups' users; null for those that it lacks."""
     known = read_columns(path, {"user_id": pl.Int64, **dict.fromkeys(PROFILE, pl.String)})
     reject(known, path, "user_id", ~pl.col("user_id").is_first_distinct(), "appears twice")
     users = groups.select("user").unique().sort("user")
@@ -52,12 +53,12 @@ def profiles(path: Path, groups: pl.DataFrame) -> pl.DataFrame:
     return users.join(known, on="user", how="left", maintain_order="left")
 
 
-def told(column: str) -> pl.Expr:
-    """A text with its white space collapsed; null where it is empty or UNKNOWN."""
+def clean_text(column: str) -> pl.Expr:
+    """Returns a text column with white space collapsed; null where it is empty or UNKNOWN."""
     text = pl.col(column).str.replace_all(r"\s+", " ").str.strip_chars()
     return pl.when(~text.is_in(["", "UNKNOWN"])).then(text)
 
 
-def sentence(*columns: str) -> pl.Expr:
-    """The texts of several columns as one, without those that are missing."""
-    return pl.concat_str([told(c) for c in columns], separator=" ", ignore_nulls=True)
+def joined_text(*columns: str) -> pl.Expr:
+    """Joins the texts of several columns to one, without those that are missing."""
+    return pl.concat_str([clean_text(c) for c in columns], separator=" ", ignore_nulls=True)

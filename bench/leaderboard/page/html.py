@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from bench.leaderboard.figures.contents import slugs
 from bench.leaderboard.figures.shapes import Figure
 from bench.leaderboard.grouping import Record
 from bench.leaderboard.render.text import delta, remarks
-from bench.leaderboard.tables import COSTS, Board, Cell, Row, Table
+from bench.leaderboard.tables import Board, Cell, Header, Row, Table
+from bench.leaderboard.terms import YARDSTICKS
 from bench.spec.command import reproduce_command
 
 TEMPLATES = Path(__file__).parent
@@ -52,14 +54,15 @@ def to_html(board: Board, records: Iterable[Record], figures: Iterable[Figure]) 
         policy=f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; "
         "form-action 'none'",
         data=embedded(data),
-        figures=embedded([_figure(figure) for figure in figures]),
+        figures=embedded([{k: v for k, v in asdict(figure).items() if v not in (None, ())} for figure in figures]),
     )
 
 
 def embedded(value: Any) -> str:
-    """JSON for a script block, which no text in it can end."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
-    return text.replace("<", "\\u003c")
+    """JSON for a script block, which no text in it can end; numbers with as many digits as are drawn or sorted by."""
+    form = partial(json.dumps, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
+    rounded = json.loads(form(value), parse_float=lambda number: float(f"{float(number):.{DIGITS}g}"))
+    return str(form(rounded)).replace("<", "\\u003c")
 
 
 def _hash(text: str) -> str:
@@ -81,51 +84,33 @@ def _table(table: Table, places: Mapping[str, int]) -> dict[str, Any]:
     return {
         "title": table.title,
         "caption": table.caption,
-        "headers": table.headers,
-        "numbers": [i for i, header in enumerate(table.headers) if header in COSTS],
+        "headers": [_header(header, not i) for i, header in enumerate(table.headers)],
         "cells": [[places[row.label], *(_cell(cell) for cell in row.cells[1:])] for row in table.rows],
         "notes": remarks(table),
     }
 
 
+def _header(header: Header, first: bool) -> dict[str, Any]:
+    """What is shown, the task of a task's column, and the order in which it is sorted at first."""
+    task = {"task": header.name, "measure": header.measure} if header.metric else {}
+    return {"text": str(header), "plain": header.plain, "up": first or header.plain or header.larger is False, **task}
+
+
 def _cell(cell: Cell) -> list[Any]:
     """Text, number to sort by, difference, whether it is the best, and the value of each seed."""
-    return [
-        cell.text,
-        _rounded(cell.value),
-        delta(cell, ""),
-        int(cell.bold),
-        {k: _rounded(v) for k, v in cell.seeds.items()},
-    ]
+    return [cell.text, cell.value, delta(cell, ""), int(cell.bold), cell.seeds]
 
 
 def _row(row: Row, runs: Mapping[str, Record], families: Mapping[str, str]) -> dict[str, Any]:
     known = {"label": row.label, "family": row.kind, "text": False}
     specs = [runs[key]["spec"] for _, key in sorted(row.keys.items()) if key in runs]
-    if row.kind not in ("competitor", "reference") or not specs:
+    if row.kind in YARDSTICKS or not specs:
         return {**known, "config": {}, "keys": {}, "command": ""}
     return {
         "label": row.label,
-        "family": row.kind if row.kind == "reference" else families.get(specs[0]["method"], "method"),
+        "family": row.kind if row.kind == "reference" else families.get(row.method, "method"),
         "text": bool(specs[0]["lm"]),
         "config": row.config,
         "keys": row.keys,
         "command": reproduce_command(specs[0], 1 + max(row.keys)),
     }
-
-
-def _figure(figure: Figure) -> dict[str, Any]:
-    found: dict[str, Any] = _all_rounded({k: v for k, v in asdict(figure).items() if v not in (None, ())})
-    return found
-
-
-def _all_rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _all_rounded(v) for k, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_all_rounded(v) for v in value]
-    return _rounded(value) if isinstance(value, float) else value
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.{DIGITS}g}")

@@ -15,8 +15,6 @@ const START = { data: groups[0].id, part: "0", task: "", text: "", q: "", family
 let state = { ...START };
 let drawing = 0;
 
-const isTask = (header) => /[↑↓]$/.test(header);
-const taskOf = (header) => header.split(" ")[0];
 const group = () => groups.find((g) => g.id === state.data);
 const table = () => group().tables[Number(state.part)];
 const listed = (name) => state[name].split(",").filter(Boolean);
@@ -43,7 +41,7 @@ function fillControls() {
   const names = group().tables.map((t, i) => (i ? t.title.replace(`${whole}: `, "") : "whole test set"));
   form.part.replaceChildren(...names.map((name, i) => option(String(i), name)));
   form.part.value = state.part;
-  const tasks = [...new Set(table().headers.filter(isTask).map(taskOf))];
+  const tasks = [...new Set(table().headers.filter((h) => h.task).map((h) => h.task))];
   if (!tasks.includes(state.task)) state.task = "";
   form.task.replaceChildren(option("", "all"), ...tasks.map((t) => option(t, t)));
   form.task.value = state.task;
@@ -60,7 +58,7 @@ function fillControls() {
 
 function columns() {
   const { headers } = table();
-  return headers.map((_, i) => i).filter((i) => !state.task || !isTask(headers[i]) || taskOf(headers[i]) === state.task);
+  return headers.map((_, i) => i).filter((i) => !state.task || !headers[i].task || headers[i].task === state.task);
 }
 
 function rows() {
@@ -72,7 +70,7 @@ function rows() {
     if (!families.includes(row.family) || !row.label.toLowerCase().includes(wanted)) return false;
     return !state.text || row.family === "oracle" || row.family === "chance" || row.text === (state.text === "with");
   });
-  const column = table().headers.indexOf(state.sort);
+  const column = table().headers.findIndex((h) => h.text === state.sort);
   if (column < 0) return kept;
   const sign = state.dir === "ascending" ? 1 : -1;
   const order = new Intl.Collator("en", { numeric: true });
@@ -85,11 +83,10 @@ function rows() {
 }
 
 function sortBy(header) {
-  const lower = header.endsWith("↓") || table().numbers.includes(table().headers.indexOf(header)) || header === table().headers[0];
-  const first = lower ? "ascending" : "descending";
-  const other = lower ? "descending" : "ascending";
-  state.dir = state.sort === header && state.dir === first ? other : first;
-  state.sort = header;
+  const first = header.up ? "ascending" : "descending";
+  const other = header.up ? "descending" : "ascending";
+  state.dir = state.sort === header.text && state.dir === first ? other : first;
+  state.sort = header.text;
   showSorting();
   drawRows();
   writeAddress();
@@ -103,16 +100,16 @@ function showSorting() {
 }
 
 function drawTable() {
-  const { title, caption, headers, numbers, notes } = table();
+  const { title, caption, headers, notes } = table();
   byId("results").textContent = title;
   const heads = columns().map((i) => {
-    const [name, ...rest] = headers[i].split(" ");
-    const button = make("button", { type: "button", title: `Sort by ${headers[i]}` });
-    if (isTask(headers[i])) button.append(name, make("small", { textContent: rest.join(" ") }));
-    else button.append(headers[i]);
+    const { text, task, measure, plain } = headers[i];
+    const button = make("button", { type: "button", title: `Sort by ${text}` });
+    if (task) button.append(task, make("small", { textContent: measure }));
+    else button.append(text);
     button.addEventListener("click", () => sortBy(headers[i]));
-    const th = make("th", { scope: "col", className: numbers.includes(i) ? "number" : "" }, button);
-    th.dataset.header = headers[i];
+    const th = make("th", { scope: "col", className: plain ? "number" : "" }, button);
+    th.dataset.header = text;
     return th;
   });
   const body = make("tbody");
@@ -149,7 +146,7 @@ function drawRows() {
 
 function drawRow([at, ...cells], shown) {
   const row = group().rows[at];
-  const { numbers } = table();
+  const { headers } = table();
   const kind = { oracle: "yardstick", chance: "yardstick", reference: "reference" }[row.family] || "";
   const line = make("tr", { className: kind });
   const head = make("th", { scope: "row" });
@@ -163,7 +160,7 @@ function drawRow([at, ...cells], shown) {
   line.append(head);
   for (const i of shown.slice(1)) {
     const [text, , delta, best] = cells[i - 1];
-    const cell = make("td", { className: numbers.includes(i) ? "number" : "" });
+    const cell = make("td", { className: headers[i].plain ? "number" : "" });
     cell.append(make("span", { textContent: text, className: best ? "best" : "" }));
     if (delta) cell.append(make("span", { textContent: delta, className: delta.includes("*") ? "delta star" : "delta" }));
     line.append(cell);
@@ -184,7 +181,7 @@ function toggle(button, line, row, cells, shown) {
 function drawDetail(row, cells, shown) {
   const { headers } = table();
   const valued = shown.slice(1).filter((i) => Object.keys(cells[i - 1][4]).length);
-  const head = ["seed", ...valued.map((i) => headers[i]), "key of the record"].map((text) => make("th", { scope: "col", textContent: text }));
+  const head = ["seed", ...valued.map((i) => headers[i].text), "key of the record"].map((text) => make("th", { scope: "col", textContent: text }));
   const lines = Object.entries(row.keys).map(([seed, key]) => {
     const values = valued.map((i) => make("td", { className: "number", textContent: cells[i - 1][4][seed] ?? "–" }));
     return make("tr", {}, make("th", { scope: "row", textContent: seed }), ...values, make("td", {}, make("code", { textContent: key })));

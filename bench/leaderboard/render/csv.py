@@ -25,7 +25,7 @@ def to_csv(board: Board) -> str:
     for _, table in sections(board):
         for row in table.rows:
             for header, cell in list(zip(table.headers, row.cells, strict=True))[1:]:
-                words = [table.dataset, table.title, row.label, str(row.kind), header, cell.text]
+                words = [table.dataset, table.title, row.label, str(row.kind), str(header), cell.text]
                 lines.writerow([*map(harmless, words), *_numbers(cell)])
         for failure in table.failures:
             words = [table.dataset, table.title, failure.label, failure.status, "", failure.reason]

@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from tabulate import tabulate
-
-from bench.leaderboard.render.text import delta, remarks, sections
-from bench.leaderboard.tables import COSTS, Board, Cell, Row, Table
+from bench.leaderboard.render.text import alignment, delta, remarks, sections
+from bench.leaderboard.tables import Board, Cell, Row, Table
+from bench.markup import grid
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -33,18 +32,14 @@ def to_latex(board: Board) -> str:
 
 def _float(table: Table) -> str:
     lines = [[_text(cell, row) for cell in row.cells] for row in table.rows]
-    align = ["right" if header in COSTS else "left" for header in table.headers] if lines else []
-    headers = [escape(header) for header in table.headers]
-    grid = tabulate(lines, headers, "latex_raw", disable_numparse=True, colalign=align)
-    grid = (
-        grid.replace("\\hline", "\\toprule", 1).replace("\\hline", "\\midrule", 1).replace("\\hline", "\\bottomrule", 1)
-    )
+    shown = grid([escape(str(header)) for header in table.headers], lines, "latex_raw", alignment(table))
+    for rule in ("toprule", "midrule", "bottomrule"):
+        shown = shown.replace("\\hline", f"\\{rule}", 1)
     notes = "\\\\\n".join(escape(line) for line in remarks(table))
     caption = escape(f"{table.title}. {table.caption}".strip())
     below = f"\n\n{{\\footnotesize\\raggedright {notes}\\par}}" if notes else ""
-    return (
-        f"\\begin{{table}}\n\\caption{{{caption}}}\n\\resizebox{{\\textwidth}}{{!}}{{%\n{grid}}}{below}\n\\end{{table}}"
-    )
+    scaled = f"\\resizebox{{\\textwidth}}{{!}}{{%\n{shown}}}"
+    return f"\\begin{{table}}\n\\caption{{{caption}}}\n{scaled}{below}\n\\end{{table}}"
 
 
 def _text(cell: Cell, row: Row) -> str:

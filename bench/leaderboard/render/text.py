@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from tabulate import SEPARATING_LINE, tabulate
+from tabulate import SEPARATING_LINE
 
-from bench.leaderboard.tables import COSTS, Board, Cell, Row, Table, short
-from bench.markup import escape, wrap
+from bench.leaderboard.tables import Board, Cell, Row, Table
+from bench.markup import bullets, escape, grid, short, wrap
 
 LABEL_WIDTH = 36  # longer labels are wrapped in the console
 
@@ -25,11 +25,11 @@ def to_console(board: Board, width: int | None = None) -> str:
     blocks = []
     for _, table in sections(board):
         for lines in (1, 2, 3):
-            grid = _grid(table, lines)
-            if max(map(len, grid.splitlines())) <= width:
+            shown = _grid(table, lines)
+            if max(map(len, shown.splitlines())) <= width:
                 break
         title = "\n".join(filter(None, [table.title, wrap([table.caption], width)]))
-        blocks += [title, grid, wrap(remarks(table), width)]
+        blocks += [title, shown, wrap(remarks(table), width)]
     return "\n\n".join(filter(None, [*blocks, wrap(board.legend, width)])) + "\n"
 
 
@@ -50,8 +50,8 @@ def _grid(table: Table, height: int) -> str:
             lines.append(SEPARATING_LINE)
         label = textwrap.fill(row.label, LABEL_WIDTH, break_on_hyphens=False)
         lines.append([label, *(_stacked(cell, before, between) for cell in row.cells[1:])])
-    headers = [header.replace(" ", between, 1) for header in table.headers]
-    return gridded(table, lines, headers, "simple")
+    headers = [f"{h.name}{between}{h.measure}" if h.metric else h.name.replace(" ", between, 1) for h in table.headers]
+    return grid(headers, lines, "simple", alignment(table))
 
 
 def _stacked(cell: Cell, before: str, between: str) -> str:
@@ -62,12 +62,15 @@ def to_markdown(board: Board) -> str:
     """GitHub Markdown: a section for each table, its parts below it, the legend last."""
     blocks = ["# Leaderboard"]
     for level, table in sections(board):
-        lines = [[_markdown(cell, row) for cell in row.cells] for row in table.rows]
-        grid = gridded(table, lines, [escape(header) for header in table.headers], "github")
-        notes = "\n".join(f"- {escape(text)}" for text in remarks(table))
-        blocks += [f"#{'#' * level} {escape(table.title)}", escape(table.caption), grid, notes]
-    legend = "\n".join(f"- {escape(line)}" for line in board.legend)
-    return "\n\n".join(filter(None, [*blocks, "## Legend", legend])) + "\n"
+        title = f"#{'#' * level} {escape(table.title)}"
+        blocks += [title, escape(table.caption), markdown_table(table), bullets(remarks(table))]
+    return "\n\n".join(filter(None, [*blocks, "## Legend", bullets(board.legend)])) + "\n"
+
+
+def markdown_table(table: Table) -> str:
+    """A table in GitHub Markdown, without title, caption and notes."""
+    lines = [[_markdown(cell, row) for cell in row.cells] for row in table.rows]
+    return grid([escape(str(header)) for header in table.headers], lines, "github", alignment(table))
 
 
 def _markdown(cell: Cell, row: Row) -> str:
@@ -94,7 +97,6 @@ def remarks(table: Table) -> list[str]:
     return [*table.notes, *(f"{f.label}: {f.status} ({which}): {why}" for f, which, why in failures)]
 
 
-def gridded(table: Table, lines: list[Any], headers: Iterable[str], style: str) -> str:
-    """A table in a style of tabulate."""
-    align = ["right" if header in COSTS else "left" for header in table.headers] if lines else []
-    return str(tabulate(lines, list(headers), style, disable_numparse=True, colalign=align))
+def alignment(table: Table) -> list[str]:
+    """On which side the cells of each column stand."""
+    return ["right" if header.plain else "left" for header in table.headers]
