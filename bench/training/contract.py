@@ -33,7 +33,7 @@ TASK_SETS = ("sim-shop", "sim-video", "sim-news")
 
 
 SMALL = {"users": 40, "items": 100, "groups": 200}
-EPOCHS = 3  # of a training: as many as show that the loss falls
+EPOCHS = 4  # of a training: as many as show that the loss falls, for metaheac too
 
 
 @lru_cache(maxsize=4)
