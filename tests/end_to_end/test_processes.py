@@ -75,7 +75,7 @@ def trained(case: str) -> dict[str, Any]:
     dataset, name, given = TRAINED[case]
     data, method = built(dataset, name, given)
     method.optimizer = torch.optim.SGD
-    train, batch_size = (data.train.cut(8)[0], 1) if case == "single groups" else (data.train.cut(100)[0], 150)
+    train, batch_size = (data.train.cut(8)[0], 1) if case == "single groups" else (data.train, 150)
     method.on_start(train)  # as fit does, once more: output biases are set, not learned
     start = {k: v.detach().clone() for k, v in method.named_parameters()}
     learning: dict[str, Any] = {"lr": 0.2, "weight_decay": 0.0, "grad_clip": given.get("grad_clip", 0.0)}
