@@ -1,6 +1,7 @@
 """File name -> class, by scanning folders. There is no table and no decorator: the file is the registration.
 
-Listing imports nothing, so a broken file fails alone, by name, when it is asked for.
+Listing a folder imports nothing, so a broken file fails alone, by name, when it is asked for. What lies elsewhere is
+found too: files given as plugins, which are imported to see what they define, and entry points of installed packages.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {
-    "datasets": {"bench.datasets": "Dataset"},
-    "baselines": {"baselines": "Method"},
-    "methods": {"methods": "Method"},
-    "balancers": {"baselines.balancers": "Balancer"},
+    "datasets": "bench.datasets",
+    "baselines": "baselines",
+    "methods": "methods",
+    "balancers": "baselines.balancers",
 }
-# Imports that make a method what it is.
-AUDITED = ("baselines", "methods", "bench.api", "bench.nn", "bench.nn.norms", "bench.text")
+# What a plugin may define, by the kind that it then is; each has an entry-point group, such as bench.methods.
+PLUGGED = {"methods": "Method", "balancers": "Balancer", "datasets": "Dataset"}
 _plugins: dict[str, Path] = {}
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class Entry:
         return text.split("\n")[0]
 
 
-def _remembered(read: Callable[[Path], T]) -> Callable[[Path], T]:
+def remembered(read: Callable[[Path], T]) -> Callable[[Path], T]:
     """What was read from a file is kept until the file changes: hundreds of specs ask for the same."""
     known: dict[Path, tuple[tuple[int, int], T]] = {}
 
@@ -86,18 +87,19 @@ def _origin(module: str) -> Path:
 
 
 def _scan(kind: str) -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
-    for package in FOLDERS[kind]:
-        for path in sorted((ROOT / package.replace(".", "/")).glob("[!_]*.py")):
-            name, module = name_of(kind, path), f"{package}.{path.stem}"
-            for variant in _variants(path) if kind == "datasets" else ():
-                found[f"{name}-{variant}"] = Entry(f"{name}-{variant}", kind, path, module, variant)
-            if not any(entry.path == path for entry in found.values()):
-                found[name] = Entry(name, kind, path, module)
-    return found
+    package = FOLDERS[kind]
+    paths = sorted((ROOT / package.replace(".", "/")).glob("[!_]*.py"))
+    found = [e for path in paths for e in _of_file(kind, name_of(kind, path), path, f"{package}.{path.stem}")]
+    return {entry.name: entry for entry in found}
 
 
-@_remembered
+def _of_file(kind: str, name: str, path: Path, module: str | None) -> list[Entry]:
+    """What a file registers: itself, or each variant of a data set family."""
+    variants = _variants(path) if kind == "datasets" and path.is_file() else ()
+    return [Entry(f"{name}-{v}", kind, path, module, v) for v in variants] or [Entry(name, kind, path, module)]
+
+
+@remembered
 def _variants(path: Path) -> tuple[str, ...]:
     """The literal ``variants`` of the class in a data set file, read without importing it."""
     try:
@@ -112,13 +114,20 @@ def _variants(path: Path) -> tuple[str, ...]:
     return ()
 
 
-def add_plugin(path: Path) -> None:
-    """Registers a method file outside the checkout under its file name. Raises BenchError if it is missing or taken."""
-    if path.suffix != ".py" or not path.is_file():
-        raise BenchError(f"plugin {path}: no such Python file")
-    known = _plugins.setdefault(path.stem, path.resolve())
-    if known != path.resolve():
-        raise BenchError(f"plugin {path}: {known} has the same name; rename one of them")
+def add_plugin(*paths: Path) -> None:
+    """Registers files outside the checkout under their names, as what their class is: method, balancer or data set.
+
+    Raises BenchError if one is missing, has the name of another, or defines none of the three. A file that cannot be
+    imported stops nothing until it is asked for.
+    """
+    for path in paths:
+        if path.suffix != ".py" or not path.is_file():
+            raise BenchError(f"plugin {path}: no such Python file")
+        known = _plugins.setdefault(path.stem, path.resolve())
+        if known != path.resolve():
+            raise BenchError(f"plugin {path}: {known} has the same name; rename one of them")
+        if not _kinds(known):
+            raise BenchError(f"plugin {path}: must define one subclass of {', '.join(PLUGGED.values())} of bench.api")
 
 
 def plugins() -> tuple[Path, ...]:
@@ -126,23 +135,36 @@ def plugins() -> tuple[Path, ...]:
     return tuple(_plugins.values())
 
 
+@remembered
+def _kinds(path: Path) -> tuple[str, ...]:
+    """The kinds of what a plugin defines; all, if it cannot be imported: loading it will say why."""
+    from bench import api
+
+    try:
+        module = _plugin_module(path)
+    except Exception:
+        return tuple(PLUGGED)
+    return tuple(kind for kind, base in PLUGGED.items() if _defined(module, getattr(api, base)))
+
+
 def entries(kind: str) -> dict[str, Entry]:
     """Every registered file of a kind by name, in name order. Raises BenchError if two files claim one name."""
     found = _scan(kind)
-    if kind == "methods":
-        extra = [Entry(name, kind, path, None) for name, path in _plugins.items()]
-        for point in _points():
-            extra.append(Entry(point.name, kind, _origin(point.module), point.module))
+    if kind in PLUGGED:
+        paths = [path for path in _plugins.values() if kind in _kinds(path)]
+        extra = [entry for path in paths for entry in _of_file(kind, name_of(kind, path), path, None)]
+        for point in _points(kind):
+            extra += _of_file(kind, point.name, _origin(point.module), point.module)
         for entry in extra:
-            if entry.name in found or entry.name in _scan("baselines"):
-                raise BenchError(f"method '{entry.name}' of {entry.path} is already taken; rename the file")
+            if entry.name in found or (kind == "methods" and entry.name in _scan("baselines")):
+                raise BenchError(f"{kind[:-1]} '{entry.name}' of {entry.path} is already taken; rename the file")
             found[entry.name] = entry
     return dict(sorted(found.items()))
 
 
 @cache
-def _points() -> EntryPoints:
-    return entry_points(group="bench.methods")
+def _points(kind: str) -> EntryPoints:
+    return entry_points(group=f"bench.{kind}")
 
 
 def methods() -> dict[str, Entry]:
@@ -159,7 +181,18 @@ def find(kind: str, name: str) -> Entry:
 
 
 def _module(entry: Entry) -> ModuleType:
+    _refuse_namesakes()
     return importlib.import_module(entry.module) if entry.module is not None else _plugin_module(entry.path)
+
+
+@cache
+def _refuse_namesakes() -> None:
+    """Raises BenchError if somebody else's package or module of the name of one of ours is imported in its place."""
+    for name in ("baselines", "methods"):
+        spec = importlib.util.find_spec(name)
+        places = (spec.submodule_search_locations or [str(spec.origin)]) if spec is not None else []
+        if places and ROOT / name not in [Path(place).resolve() for place in places]:
+            raise BenchError(f"{places[0]} is imported in place of {ROOT / name}: rename it, or take it off the path")
 
 
 @cache
@@ -175,63 +208,42 @@ def _plugin_module(path: Path) -> ModuleType:
     return module
 
 
-def _load(entry: Entry, base: type[Any]) -> type[Any]:
+def _defined(module: ModuleType, base: type[Any]) -> list[type[Any]]:
+    """The subclasses of a class that a module defines itself."""
+    classes = [c for _, c in inspect.getmembers(module, inspect.isclass) if c.__module__ == module.__name__]
+    return [c for c in classes if issubclass(c, base)]
+
+
+def _load(kind: str, name: str) -> type[Any]:
+    from bench import api
+
+    entry, base = find(kind, name), getattr(api, kind.capitalize())
     try:
         module = _module(entry)
     except BenchError:
         raise
     except Exception as error:
         raise BenchError(f"{entry.path}: cannot be imported ({type(error).__name__}: {error})") from error
-    own = [
-        c
-        for _, c in inspect.getmembers(module, inspect.isclass)
-        if issubclass(c, base) and c is not base and c.__module__ == module.__name__
-    ]
+    own = _defined(module, base)
     if len(own) != 1:
         names = ", ".join(c.__name__ for c in own) or "none"
         raise BenchError(f"{entry.path}: must define exactly one subclass of {base.__name__}, found {names}")
-    return own[0]
-
-
-def source_files(name: str, kind: str = "method") -> list[Path]:
-    """The file of a method or balancer and those of the blocks and text code that it imports, directly or not."""
-    todo, found = [find(kind, name).path], []
-    while todo:
-        path = todo.pop()
-        if path in found or not path.is_file():
-            continue
-        found.append(path)
-        todo += _imported(path)
-    return sorted(found)
-
-
-@_remembered
-def _imported(path: Path) -> list[Path]:
-    """The files of the blocks and text code that a file imports itself."""
-    modules = [n.module or "" for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.ImportFrom)]
-    return [ROOT / f"{module.replace('.', '/')}.py" for module in modules if module.startswith(AUDITED)]
+    cls = own[0]
+    if not entry.variant:
+        return cls
+    return type(cls.__name__, (cls,), {"variant": entry.variant, "__module__": cls.__module__, "__doc__": cls.__doc__})
 
 
 def load_method(name: str) -> type[Method]:
     """The class of a method or baseline. Raises BenchError naming the file if it is broken."""
-    from bench.api import Method
-
-    return _load(find("method", name), Method)
+    return _load("method", name)
 
 
 def load_balancer(name: str) -> type[Balancer]:
-    """The class of a balancer."""
-    from bench.api import Balancer
-
-    return _load(find("balancer", name), Balancer)
+    """The class of a balancer. Raises BenchError naming the file if it is broken."""
+    return _load("balancer", name)
 
 
 def load_dataset(name: str) -> type[Dataset]:
-    """The class of a data set; of a family, the one that the name means."""
-    from bench.api import Dataset
-
-    entry = find("dataset", name)
-    cls = _load(entry, Dataset)
-    if not entry.variant:
-        return cls
-    return type(cls.__name__, (cls,), {"variant": entry.variant, "__module__": cls.__module__, "__doc__": cls.__doc__})
+    """The class of a data set; of a family, the one that the name means. Raises BenchError as for a method."""
+    return _load("dataset", name)

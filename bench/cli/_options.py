@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from bench import registry
 from bench.errors import BenchError
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -20,8 +21,10 @@ results_option = click.option(
 )  # fmt: skip
 tuned_option = click.option("--tuned", is_flag=True, help="With the settings that the latest `bench tune` found best.")
 plugin_option = click.option(
-    "--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), help="A method file outside the checkout."
-)
+    "--plugin", multiple=True, type=click.Path(path_type=Path), expose_value=False,
+    callback=lambda context, option, paths: registry.add_plugin(*paths),
+    help="A file of your own that defines a method, balancer or data set; may be repeated.",
+)  # fmt: skip
 knob_option = click.option(
     "--data", "knobs", multiple=True, metavar="KEY=VALUE", help="A knob of the data set, such as correlation=-0.5."
 )

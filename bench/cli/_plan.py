@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -66,14 +65,11 @@ def specs_of(
     patience: int | None,
     domains: str | None,
     knobs: tuple[str, ...],
-    plugins: tuple[Path, ...],
 ) -> list[Spec]:
     """The specs of the chosen runs, each once, always in the same order. Raises BenchError for what cannot be run."""
     from bench.storage.yaml_reader import at
     from bench.suites.sweep import Entry, Setup, Suite, load
 
-    for plugin in plugins:
-        registry.add_plugin(plugin)
     if suite and (datasets or methods):
         raise BenchError("give either --suite or -d and -m")
     if not suite and not (datasets and methods):

@@ -1,4 +1,4 @@
-"""Writes the skeleton of a new method or data set: a file that already runs, to be changed where the idea is."""
+"""Writes the skeleton of a method, balancer or data set: a file that already runs, to be changed where the idea is."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ from bench import registry
 from bench.errors import BenchError
 
 TEMPLATES = Path(__file__).with_name("skeletons")
-TARGETS = {"method": registry.ROOT / "methods", "dataset": registry.ROOT / "bench" / "datasets"}
+# Where a file of each kind is found without further ado: in the checkout.
+TARGETS = {
+    "method": registry.ROOT / "methods",
+    "balancer": registry.ROOT / "baselines" / "balancers",
+    "dataset": registry.ROOT / "bench" / "datasets",
+}
 
 
 def create(kind: str, name: str, folder: Path | None = None) -> Path:
-    """Writes the skeleton; returns its path. Raises BenchError for a bad or taken name."""
+    """Writes a skeleton to a folder, by default where its kind belongs in the checkout; returns its path.
+
+    Raises BenchError for a bad or taken name.
+    """
     stem = name.replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", stem) or keyword.iskeyword(stem):
         raise BenchError(
             f"'{name}' cannot be a file name here; use lower-case letters, digits and _, such as my_{kind}"
         )
-    if kind == "dataset" and folder is not None:
-        raise BenchError("--to is for methods (see --plugin); a data set lives in bench/datasets")
-    taken = registry.methods() if kind == "method" else registry.entries("datasets")
+    taken = registry.methods() if kind == "method" else registry.entries(f"{kind}s")
     path = (folder or TARGETS[kind]) / f"{stem}.py"
     if path.exists() or registry.name_of(f"{kind}s", path) in taken:
         raise BenchError(f"{kind} '{name}' exists already; choose another name")

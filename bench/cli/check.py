@@ -25,33 +25,35 @@ def check(
     folder: Path | None,
     knobs: tuple[str, ...],
     results: Path,
-    plugins: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Check the method or data set NAME against the contract, in plain words.
+    """Check the method, balancer or data set NAME against the contract, in plain words.
 
-    Without NAME: list stored records whose method has other code now under an unchanged version.
+    Without NAME: list stored records whose numbers came from other code than is here, under unchanged versions.
     """
-    for plugin in plugins:
-        registry.add_plugin(plugin)
     if name is None:
-        _stale(results)
+        _audit(results)
         return
-    methods, datasets = registry.methods(), registry.entries("datasets")
-    if name not in methods and name not in datasets:
-        raise unknown("method or data set", name, [*methods, *datasets])
-    from bench.data.describe import verify as checks
+    methods, balancers, datasets = registry.methods(), registry.entries("balancers"), registry.entries("datasets")
+    if name not in {*methods, *balancers, *datasets}:
+        raise unknown("method, balancer or data set", name, [*methods, *balancers, *datasets])
+    from bench.data.describe import verify
     from bench.training import contract
 
-    report(contract.method(name) if name in methods else checks(*loaded(name, knobs, folder)), as_json)
+    if name in methods:
+        report(contract.method(name), as_json)
+    elif name in balancers:
+        report(contract.balancer(name), as_json)
+    else:
+        report(verify(*loaded(name, knobs, folder)), as_json)
 
 
-def _stale(results: Path) -> None:
+def _audit(results: Path) -> None:
     from bench.execution.audit import stale_records
     from bench.storage.records import Store
 
     store: Store = Store(results)
-    found = list(stale_records(store))
-    click.echo("\n".join(found) or "every record's method has the code it was run with")
-    if found:
+    stale, unaudited = stale_records(store)
+    click.echo("\n".join([*stale, f"{len(stale)} changed, {unaudited} not audited: their digest is of another scheme"]))
+    if stale:
         sys.exit(1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from bench.cli._main import Commands, main
-from bench.cli._options import from_option, json_option, knob_option, loaded, report, settings_of
+from bench.cli._options import from_option, json_option, knob_option, loaded, plugin_option, report, settings_of
 
 
 @main.group(cls=Commands)
@@ -20,6 +20,7 @@ def data() -> None:
 @click.argument("name")
 @from_option
 @knob_option
+@plugin_option
 def prepare(name: str, folder: Path | None, knobs: tuple[str, ...]) -> None:
     """Fetch, build and encode data set NAME. What is there already is not made again."""
     from bench.data.prepare import prepare as prepare_dataset
@@ -34,6 +35,7 @@ def prepare(name: str, folder: Path | None, knobs: tuple[str, ...]) -> None:
 @click.argument("name")
 @from_option
 @knob_option
+@plugin_option
 @json_option
 def info(name: str, folder: Path | None, knobs: tuple[str, ...], as_json: bool) -> None:
     """Sizes, label rates, cold-start shares, text coverage, licence and citation of data set NAME."""
@@ -47,6 +49,7 @@ def info(name: str, folder: Path | None, knobs: tuple[str, ...], as_json: bool) 
 @click.argument("name")
 @from_option
 @knob_option
+@plugin_option
 @json_option
 def verify(name: str, folder: Path | None, knobs: tuple[str, ...], as_json: bool) -> None:
     """Recompute the hashes of data set NAME and look for leaks."""

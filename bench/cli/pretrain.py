@@ -9,7 +9,7 @@ import click
 
 from bench import registry
 from bench.cli._main import main
-from bench.cli._options import domains_option, from_option, json_option, knob_option, knobs_of
+from bench.cli._options import domains_option, from_option, json_option, knob_option, knobs_of, plugin_option
 from bench.errors import BenchError
 
 
@@ -32,6 +32,7 @@ from bench.errors import BenchError
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @domains_option
 @knob_option
+@plugin_option
 @from_option
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder to make (default models/DATASET-LM-OBJECTIVE-SEED)."

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from bench import registry
 from bench.cli._main import main
 from bench.cli._options import from_option, json_option, results_option, settings_of
 from bench.cli._plan import run_options, spec_of
@@ -117,7 +118,7 @@ def tune(
         "--patience": (chosen["patience"],),
         "--from": (folder,),
         "--results": (results,) if results != Path("results") else (),
-        "--plugin": chosen["plugins"],
+        "--plugin": registry.plugins(),
     }
     words = [str(w) for name, values in options.items() for value in values if value is not None for w in (name, value)]
     click.echo(f"\nbench run --tuned {shlex.join(['-d', spec.dataset, '-m', spec.method, *words])} --seeds 5")

@@ -34,8 +34,7 @@ def begin(plugins: Sequence[Path]) -> None:
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     catch_sigterm()
     torch.set_num_threads(1)
-    for plugin in plugins:
-        registry.add_plugin(plugin)
+    registry.add_plugin(*plugins)
 
 
 def _die_with(parent: multiprocessing.process.BaseProcess) -> None:

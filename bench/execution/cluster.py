@@ -111,8 +111,7 @@ def _answer(job: Job, more: tuple[str, Path | None, Limits, Mapping[str, bytes]]
     """What a task does: as a local worker, after having prepared what its node does not have yet."""
     name, raw, limits, plugins = more
     try:
-        for file, content in plugins.items():
-            registry.add_plugin(_plugin(file, content))
+        registry.add_plugin(*(_plugin(file, content) for file, content in plugins.items()))
         device = device_of(name)
         job = replace(job, folder=_prepared(job.spec, raw))
         if limits == NONE or job.stop is not None:

@@ -14,7 +14,7 @@ import torch
 
 from bench.api import several
 from bench.errors import BenchError
-from bench.execution.audit import method_digest
+from bench.execution.audit import has_changed
 from bench.execution.job import NONE, Job, Limits
 from bench.execution.progress import Progress
 from bench.execution.record import check_code
@@ -68,8 +68,8 @@ def execute(
         known = store.get(spec.to_dict(), spec.key)
         if known is not None and (known["status"] == "ok" or not retry):
             outcome["stored"] += 1
-            same = known["code"]["method_digest"] == method_digest(spec.method, spec.config)
-            hint = "" if same else f"; the code of {spec.method} has changed since: bump its version to run it again"
+            hint = f"; the code of {spec.method} has changed since: bump its version to run it again"
+            hint = hint if has_changed(known) else ""
             progress.end(names[spec.key], f"already stored ({known['status']}){hint}")
         else:
             todo.append(spec)

@@ -13,7 +13,7 @@ import torch
 from bench import registry
 from bench.data.load import Data, load
 from bench.errors import BenchError
-from bench.execution.audit import method_digest
+from bench.execution.audit import SCHEME, method_digest
 from bench.machine.provenance import code_version, environment
 from bench.spec import PAPER, Spec
 from bench.storage.reading import SCHEMA
@@ -49,7 +49,8 @@ def without_result(spec: Spec, data: Data, device: torch.device) -> dict[str, An
         "decisions": [],
         "cost": {},
         "data": {"sha256": data.meta["sha256"], "rows": {k: v["rows"] for k, v in data.meta["parts"].items()}},
-        "code": {**code_version(registry.ROOT), "method_digest": method_digest(spec.method, spec.config)},
+        "code": code_version(registry.ROOT)
+        | {"method_digest": method_digest(spec.method, spec.config), "digest_scheme": SCHEME},
         "env": environment(device),
     }
 

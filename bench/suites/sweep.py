@@ -10,11 +10,13 @@ from typing import Any
 
 import yaml
 
+from bench import registry
 from bench.errors import BenchError, unknown
 from bench.storage.yaml_reader import Reader, at
 
 FOLDER = Path(__file__).parent
 PROTOCOLS = ("clean",)
+FAMILIES = ("baselines", "methods", "balancers")  # each stands for all that it has
 
 
 @dataclass(frozen=True)
@@ -110,21 +112,27 @@ class _File(Reader):
         return [entry for item in self.items(node, "methods") for entry in self.entry(item)]
 
     def entry(self, node: yaml.Node) -> Iterator[Entry]:
-        """A name, or a method with settings; one entry for each combination of the values of its grid."""
+        """A name, or a method with settings; one entry for each method of a family and each combination of a grid."""
         place = self.place(node)
         if not isinstance(node, yaml.MappingNode):
-            yield Entry(self.text(node, "methods", "a name, or a method with settings"), place=place)
+            for name in _each(self.text(node, "methods", "a name, or a method with settings")):
+                yield Entry(name, place=place)
             return
         parts = self.parts(node, "methods", ("method", "settings", "grid"))
         if "method" not in parts:
             raise BenchError(f"{place}: methods: an entry has no method; give a name as `method: NAME`")
-        method = self.text(parts["method"], "method")
+        methods = _each(self.text(parts["method"], "method"))
         settings = self.settings(parts["settings"], "settings") if "settings" in parts else {}
         grid = {
-            key: [self.value(item) for item in self.items(values, f"grid of {key}")]
+            key: [value for item in self.items(values, f"grid of {key}") for value in _each(self.value(item))]
             for key, values in (self.parts(parts["grid"], "grid") if "grid" in parts else {}).items()
         }
         if both := sorted(settings.keys() & grid.keys()):
             raise BenchError(f"{place}: '{both[0]}' stands in both settings and grid; leave one out")
-        for values in itertools.product(*grid.values()):
+        for method, *values in itertools.product(methods, *grid.values()):
             yield Entry(method, {**settings, **dict(zip(grid, values, strict=True))}, place)
+
+
+def _each(name: Any) -> list[Any]:
+    """The names of all that are registered, for the name of a family; any other value for itself."""
+    return list(registry.entries(name)) if name in FAMILIES else [name]

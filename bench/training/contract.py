@@ -1,4 +1,4 @@
-"""The contract, checked on any method: the same checks run in the tests over the whole registry and as ``bench check``.
+"""The contract, checked on any method or balancer: in the tests over the whole registry, and as ``bench check``.
 
 A check raises AssertionError with a sentence that says what is wrong in plain words.
 """
@@ -15,9 +15,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench import registry
-from bench.api import Batch, Method, Schema
+from bench.api import Balancer, Batch, Method, Schema, Task
 from bench.data.load import Data, load
 from bench.data.prepare import prepare
 from bench.machine.device import set_up
@@ -88,11 +89,12 @@ def _batch(data: Data) -> Batch:
     return next(data.train.batches(256, torch.Generator().manual_seed(0)))
 
 
-def declares_its_space(name: str) -> None:
+def declares_its_space(name: str, kind: str = "method") -> None:
     """Every setting has an Optuna range in `space`, and its default lies within."""
-    cls = registry.load_method(name)
-    defaults = own_settings(cls)
-    defaults.pop("lm", None)  # which model is a choice of the user, not of the search
+    cls = registry.load_method(name) if kind == "method" else registry.load_balancer(name)
+    # Which model is a choice of the user, not of the search; None stands for one value a task, which has no range.
+    free = {key for key, default in own_settings(cls).items() if key == "lm" or default is None} - cls.space.keys()
+    defaults = {key: default for key, default in own_settings(cls).items() if key not in free}
     assert set(cls.space) == set(defaults), (
         f"`space` has {sorted(cls.space)}, the signature has keyword-only arguments {sorted(defaults)}; they must agree"
     )
@@ -251,6 +253,77 @@ ON_DATA: tuple[Callable[[str, Data], None], ...] = (
     saves_and_loads,
     learns,
 )
+
+
+def _balancer(name: str, order: Sequence[int] = (0, 1, 2)) -> Balancer:
+    cls, tasks = registry.load_balancer(name), (Task("a", "binary"), Task("b", "regression"), Task("c", "binary"))
+    return cls([tasks[i] for i in order], *([registry.load_balancer(cls.of)] if cls.of else []))
+
+
+def _updates(
+    balancer: Balancer, seed: int = 0, order: Sequence[int] = (0, 1, 2), known: Sequence[int] = (1, 1, 1)
+) -> Tensor:
+    """Gradients [6, 3] of x, which is shared, in six steps on made-up losses L_t = l_t + g_t . x + y_t."""
+    torch.manual_seed(seed)
+    level = torch.tensor([0.7, 1.9, 0.4])[list(order)]
+    slope = torch.tensor([[1.0, 0.5, 0.0], [-2.0, 1.0, 0.3], [0.2, -0.8, 0.5]])[list(order)]
+    found = []
+    for step in range(6):
+        x, y = torch.zeros(3, requires_grad=True), torch.zeros(3, requires_grad=True)
+        shared = x * 1.0
+        losses = torch.tensor(known) * (level * 0.9**step + (1 + 0.1 * step) * slope @ shared + y)
+        balancer.backward(losses, [shared])
+        for p in (x, y, *balancer.parameters()):
+            assert p.grad is not None and p.grad.isfinite().all(), f"step {step + 1} leaves gradients not finite"
+        found.append(cast(Tensor, x.grad))
+        balancer.zero_grad()
+        if balancer.looks_again:
+            balancer.observe(0.9 * losses.detach())
+        if step % 3 == 2:
+            balancer.on_epoch(step // 3 + 1, losses.detach(), {"a": 0.6, "b": 1.1, "c": 0.8})
+    return torch.stack(found)
+
+
+def combines_losses(name: str) -> None:
+    """Losses [T] give finite gradients to all parameters, and a finite weight for each task where it `weighs`."""
+    balancer = _balancer(name)
+    assert _updates(balancer).any(dim=1).all(), "a step leaves what is shared where it was"
+    weights = balancer.weights
+    ok = weights is not None and weights.shape == (3,) and bool(weights.isfinite().all())
+    assert ok == balancer.weighs, f"`weighs` is {balancer.weighs}, and `weights` after backward are {weights}"
+
+
+def bears_a_missing_task(name: str) -> None:
+    """A task without labels, whose loss and gradient are 0, leaves every gradient finite."""
+    _updates(_balancer(name), known=(1, 0, 1))
+
+
+def ignores_the_order(name: str) -> None:
+    """With the tasks after the first in another order, the updates are the same (unless random numbers are drawn)."""
+    first = _updates(_balancer(name))
+    if torch.equal(first, _updates(_balancer(name), seed=1)):
+        other = _updates(_balancer(name, (0, 2, 1)), order=(0, 2, 1))
+        assert torch.allclose(first, other, rtol=1e-3, atol=1e-4), "the update depends on the order of the tasks"
+
+
+def goes_on_from_its_state(name: str) -> None:
+    """One seed gives the same updates, bit for bit, and a fresh balancer with the saved state goes on alike."""
+    first, second, third = (_balancer(name) for _ in range(3))
+    same = torch.equal(_updates(first), _updates(second))
+    assert same, "two runs with one seed differ: an unseeded generator or an unordered set?"
+    third.load_state_dict(copy.deepcopy(first.state_dict()))
+    same = torch.equal(_updates(first, seed=1), _updates(third, seed=1))
+    assert same, "updates differ after loading: part of the state is not in parameters and buffers"
+
+
+ON_BALANCERS = (combines_losses, bears_a_missing_task, ignores_the_order, goes_on_from_its_state)
+
+
+def balancer(name: str) -> Iterator[tuple[str, str]]:
+    """Runs every check on a balancer: what was checked, and what is wrong (empty: nothing)."""
+    yield _title(declares_its_space), _outcome(partial(declares_its_space, name, "balancer"))
+    for check in ON_BALANCERS:
+        yield _title(check), _outcome(partial(check, name))
 
 
 def method(name: str, task_sets: Sequence[str] = TASK_SETS) -> Iterator[tuple[str, str]]:

@@ -47,7 +47,8 @@ def prepared(name: str, folder: Path) -> Path:
     return prepare.prepare(name, SMALL.get(name), write(name, folder) if name in WRITTEN else None)
 
 
-def test_every_data_set_with_files_has_a_format_writer() -> None:
+def test_every_data_set_with_files_brings_some() -> None:
+    """From ``tests/support/formats``, or from a function ``sample(folder, variant)`` in the data set's own file."""
     assert not {n for n in NAMES if n not in WRITTEN and registry.load_dataset(n).sources}
 
 

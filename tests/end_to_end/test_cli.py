@@ -155,7 +155,7 @@ print([m for m in slow if m in sys.modules and m != "scipy"])
         ((*RUN, "mmoe", "--data", "user=9"), "unknown setting 'user'; did you mean 'users'?"),
         ((*RUN, "zzz"), "unknown method 'zzz'; known: "),
         (("data", "info", "movielens-100"), "unknown dataset 'movielens-100'; did you mean 'movielens-100k'?"),
-        (("check", "mmeo"), "unknown method or data set 'mmeo'; did you mean 'mmoe'?"),
+        (("check", "mmeo"), "unknown method, balancer or data set 'mmeo'; did you mean 'mmoe'?"),
     ],
 )  # fmt: skip
 def test_a_misspelt_name_suggests_the_nearest(
@@ -243,7 +243,8 @@ def test_suites_share_data_sets_budgets_and_settings() -> None:
 def test_a_new_method_runs_as_it_is(bench: Bench, tmp_path: Path, records: Callable[[Path], Any]) -> None:
     shown = bench("new", "method", "my_idea", "--to", tmp_path / "own").stdout
     path = tmp_path / "own" / "my_idea.py"
-    assert shown == f"{path}\nnext: change it, then `bench check my_idea --plugin {path}`\n"
+    run = f"bench run -d sim-news -m my_idea --plugin {path}"
+    assert shown == f"{path}\nnext: change it, then `bench check my_idea --plugin {path}`\nand `{run}`\n"
     lines = path.read_text().splitlines()
     assert len(lines) <= 40 and max(map(len, lines)) <= 120
     assert [p.name for p in path.parent.iterdir()] == ["my_idea.py"]
@@ -273,7 +274,7 @@ def test_new_files_in_the_checkout_are_all_it_takes(checkout: Path, tmp_path: Pa
     assert f"{checkout / 'methods' / 'my_idea.py'}\nnext: change it, then `bench check my_idea`" in here(
         "new", "method", "my-idea"
     )
-    assert "`bench check my-data`" in here("new", "dataset", "my_data")
+    assert "`bench check my-data --from FOLDER`" in here("new", "dataset", "my_data")
     listed = json.loads(here("list", "--json"))
     assert "my_idea" in [row["name"] for row in listed["methods"]]
     assert "my-data" in [row["name"] for row in listed["datasets"]]
@@ -289,13 +290,51 @@ def test_new_files_in_the_checkout_are_all_it_takes(checkout: Path, tmp_path: Pa
     assert {k: v for k, v in tree(checkout).items() if k not in added} == before
 
 
-def test_a_new_dataset_is_a_valid_file(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TARGETS, "dataset", tmp_path)
-    path = tmp_path / "my_data.py"
-    assert bench("new", "dataset", "my-data").stdout == f"{path}\nnext: change it, then `bench check my-data`\n"
+def test_elsewhere_new_files_are_plugins(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A balancer and a data set of one's own, written to the current folder; the commands that are told work."""
+    monkeypatch.chdir(tmp_path)
+    plugins = ("--plugin", "my_weights.py", "--plugin", "my_data.py")
+    assert bench("new", "balancer", "my-weights").stdout == (
+        "my_weights.py\nnext: change it, then `bench check my_weights --plugin my_weights.py`\n"
+        "and `bench run -d sim-news -m shared_bottom -s balancer=my_weights --plugin my_weights.py`\n"
+    )
+    assert bench("new", "dataset", "my-data").stdout == (
+        "my_data.py\nnext: change it, then `bench check my-data --from FOLDER --plugin my_data.py`\n"
+        "and `bench run -d my-data -m shared_bottom --from FOLDER --plugin my_data.py`\n"
+    )
+    bench("new", "method", "my_idea")
     scope: dict[str, Any] = {"__name__": "my_data"}
-    exec(compile(path.read_text(), path, "exec"), scope)
-    assert {t.name for t in scope["MyData"].tasks} == {"click", "rec"}
+    exec(compile((tmp_path / "my_data.py").read_text(), "my_data.py", "exec"), scope)
+    (tmp_path / "raw").mkdir()
+    scope["sample"](tmp_path / "raw")
+
+    for name, more in (("my_weights", ()), ("my-data", ("--from", "raw"))):
+        checked = bench("check", name, *plugins, *more).stdout.splitlines()
+        assert len(checked) > 4 and all(line.startswith("    ok  ") for line in checked), checked
+    assert "my-data (news)" in bench("data", "info", "my-data", "--from", "raw", *plugins).stdout
+    words = ("-d", "my-data", "-m", "my_idea", "-s", "balancer=my_weights", "--from", "raw", "--epochs", 1)
+    done = bench("run", *words, *plugins, "--plugin", "my_idea.py", "--seeds", 2, "--workers", 2, "--json")
+    assert [r["status"] for r in json.loads(done.stdout)] == ["ok", "ok"]
+
+
+def test_a_plugin_that_defines_nothing_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "nothing.py"
+    path.write_text("class Other:\n    pass\n")
+    said = refused("run", *QUICK, "-m", "single_task", "--plugin", path)
+    assert said == f"plugin {path}: must define one subclass of Method, Balancer, Dataset of bench.api"
+
+
+@pytest.mark.parametrize("name", ["methods", "baselines"])
+def test_somebody_elses_package_is_refused(start: Start, tmp_path: Path, name: str) -> None:
+    """In the current folder it comes first, as after `python -m`."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    path = os.pathsep.join([str(tmp_path), str(registry.ROOT)])
+    process = start("check", "frozen", cwd=tmp_path, env={**os.environ, "PYTHONPATH": path})
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    wanted = f"bench: {tmp_path / name} is imported in place of {registry.ROOT / name}: rename it, or take it off"
+    assert err.startswith(wanted), err
 
 
 @pytest.mark.parametrize(
@@ -335,7 +374,6 @@ def test_a_file_is_never_written_over(
     assert path.read_text() == "mine"
     assert "exists already" in refused("new", "method", "mine", "--to", tmp_path)
     assert "cannot write" in refused("new", "method", "mine", "--to", path / "below")
-    assert "--to is for methods" in refused("new", "dataset", "other", "--to", tmp_path)
 
 
 # Data
@@ -517,22 +555,33 @@ def test_stale_records_are_listed(bench: Bench, plugin: Plugin, tmp_path: Path) 
     results = tmp_path / "results"
     idea = plugin("idea", "version = 1")
     bench("run", *QUICK, "-m", "idea", "-m", "popularity", "--plugin", idea, "--results", results)
-    fresh = "every record's method has the code it was run with\n"
-    words = ("check", "--plugin", idea, "--results", results)
-    assert bench(*words).stdout == fresh
 
-    plugin("idea", "version = 1  # other code")
-    shown = bench(*words, code=1).stdout
-    assert re.fullmatch(r"\S+/runs/sim-news/idea/[0-9a-f]{16}\.json: idea version 1 had other code\n", shown)
-    assert bench("check", "--results", results).stdout == fresh  # without the plugin there is nothing to compare with
+    def said(changed: int, unaudited: int = 0) -> str:
+        return f"{changed} changed, {unaudited} not audited: their digest is of another scheme\n"
+
+    words = ("check", "--plugin", idea, "--results", results)
+    assert bench(*words).stdout == said(0)
+    plugin("idea", "version = 1  # only a comment has changed")
+    assert bench(*words).stdout == said(0)
+
+    plugin("idea", "version = 1\nother = 'code'")
+    stale, count = bench(*words, code=1).stdout.splitlines(keepends=True)
+    assert re.fullmatch(r"\S+/runs/sim-news/idea/[0-9a-f]{16}\.json: idea version 1 had other code\n", stale)
+    assert count == said(1)
+    again = bench("run", *QUICK, "-m", "idea", "--plugin", idea, "--results", results).stderr
+    assert "the code of idea has changed since: bump its version" in again
+    assert bench("check", "--results", results).stdout == said(0)  # without the plugin nothing can be compared
     plugin("idea", "version = 2")
-    assert bench(*words).stdout == fresh
+    assert bench(*words).stdout == said(0)
 
     (path,) = results.glob("runs/sim-news/popularity/*.json")
     record = json.loads(path.read_text())
     record["code"]["method_digest"] = "0" * 16
     path.write_text(json.dumps(record))
-    assert f"{path}: popularity version 1 had other code\n" == bench(*words, code=1).stdout
+    assert bench(*words, code=1).stdout == f"{path}: popularity version 1 had other code\n{said(1)}"
+    del record["code"]["digest_scheme"]  # as in records from before there were schemes
+    path.write_text(json.dumps(record))
+    assert bench(*words).stdout == said(0, 1)
 
 
 # Progress
