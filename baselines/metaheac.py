@@ -110,7 +110,7 @@ class MetaHeac(Architecture):
             shared += self.shared
         total = torch.stack(losses).mean(dim=0)
         self.shared = shared
-        return self.descend(total, batch, optimizer)
+        return self.backward_and_step(total, batch, optimizer)
 
 
 def adapt(method: Method, support: Batch, rate: float) -> dict[str, Tensor]:

@@ -253,12 +253,12 @@ class Balancer(nn.Module):
     def on_epoch(self, epoch: int, losses: Tensor, valid: Mapping[str, float]) -> None:
         """After each epoch (1, 2, ...), with the mean training losses [T] and the tasks' primary validation metrics."""
 
-    def rehearsal(self) -> Balancer | None:
-        """A balancer with which a copy of the model trains first; None: no such training."""
+    def pilot(self) -> Balancer | None:
+        """A balancer with which a copy of the model makes a pilot run first; None: there is no pilot run."""
         return None
 
-    def on_rehearsal(self, weights: Tensor) -> None:
-        """After it, with its mean weights [T]."""
+    def on_pilot(self, weights: Tensor) -> None:
+        """After the pilot run, with its mean weights [T]."""
 
 
 class Method(nn.Module):
@@ -322,9 +322,9 @@ class Method(nn.Module):
 
     def step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
         """One update; returns detached losses [T]. Override only for updates of several passes."""
-        return self.descend(self.losses(self(batch), batch), batch, optimizer)
+        return self.backward_and_step(self.losses(self(batch), batch), batch, optimizer)
 
-    def descend(self, losses: Tensor, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
+    def backward_and_step(self, losses: Tensor, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
         """The end of every step: the optimiser moves along the gradients of losses [T]; returns these, detached."""
         optimizer.zero_grad(set_to_none=True)
         self.backward(losses)
@@ -368,12 +368,12 @@ class Method(nn.Module):
         """Parts that train independently; each keeps its own best epoch. By default one part: all tasks together."""
         return [(self.tasks, self)]
 
-    def rehearsals(self) -> Sequence[Method]:
-        """Copies of this method that train first, each on its own order of batches; by default none."""
+    def pilots(self) -> Sequence[Method]:
+        """Copies of this method for pilot runs, made first, each on its own order of batches; by default none."""
         return ()
 
-    def on_rehearsals(self, trained: Sequence[Method]) -> None:
-        """After them, with these copies."""
+    def on_pilots(self, trained: Sequence[Method]) -> None:
+        """After the pilot runs, with the trained copies."""
 
 
 def several() -> bool:

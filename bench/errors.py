@@ -11,6 +11,10 @@ class BenchError(Exception):
     """Bad input. The message names the file, column or value, and what to do next."""
 
 
+class Diverged(ValueError):
+    """A loss or a prediction is not finite."""
+
+
 class Terminated(SystemExit):
     """SIGTERM has come, and what could be kept has been: the process ends with code 143."""
 
@@ -18,6 +22,11 @@ class Terminated(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(self.status)
+
+
+def in_one_line(error: Exception) -> str:
+    """The kind of an error and what it says, whatever line breaks that has."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 @contextmanager

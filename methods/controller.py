@@ -23,7 +23,7 @@ LOWEST, HIGHEST = 1 / 64, 4.0  # of every rate and weight, relative to its start
 SGD = partial(torch.optim.SGD, momentum=0.9)
 SGD_RATE = 10.0  # SGD's rate relative to that of AdamW, whose steps do not shrink with the gradient
 PLATEAU = 2  # epochs
-REHEARSALS = 2
+PILOTS = 2
 LANGUAGE_MODEL, TRUNK = "rate of language model", "rate of trunk"
 
 
@@ -198,17 +198,17 @@ class Controller(Weighted):
         drawn = self.pool[int(torch.randint(len(self.pool), ()))]
         return Action(drawn.factors, drawn.back, drawn.switch, f"drawn from {len(self.pool)} epochs")
 
-    def rehearsals(self) -> Sequence[Method]:
+    def pilots(self) -> Sequence[Method]:
         """For a control: copies with the controller at work."""
         if self.control == "metrics":
             return ()
         shared = {id(tower.states): tower.states for tower in self.towers()}  # read only, large
-        copies = [copy.deepcopy(self, dict(shared)) for _ in range(REHEARSALS)]
+        copies = [copy.deepcopy(self, dict(shared)) for _ in range(PILOTS)]
         for copied in copies:
             copied.control = "metrics"
         return copies
 
-    def on_rehearsals(self, trained: Sequence[Method]) -> None:
+    def on_pilots(self, trained: Sequence[Method]) -> None:
         """What they did, and the mean of their levels in each epoch; one that had stopped counts with its last."""
         first = cast(Sequence[Controller], trained)
         self.pool = [action for one in first for action in one.actions]

@@ -66,7 +66,7 @@ class Fomaml(Lora):
             losses.append(found[0] if self.over == "users" else torch.stack(found).diagonal())
         total = torch.stack(losses).mean(dim=0)
         self.shared = shared
-        return self.descend(total, batch, optimizer)
+        return self.backward_and_step(total, batch, optimizer)
 
     def adapted(self, support: Batch) -> Sequence[dict[str, Tensor]]:
         """theta' of every task of meta-learning: one for all users of the half, or one for each recommendation task."""

@@ -19,7 +19,7 @@ class FrozenAverage(Balancer):
     def __init__(self, tasks: Sequence[Task], of: Callable[[Sequence[Task]], Balancer]) -> None:
         super().__init__(tasks)
         first = of(tasks)
-        if not first.weighs or first.rehearsal() is not None:
+        if not first.weighs or first.pilot() is not None:
             raise ValueError(f"of '{type(first).__name__}': it has no changing weight a task that could be averaged")
         self.build = of
         self.register_buffer("alpha", torch.ones(len(tasks)))
@@ -28,10 +28,10 @@ class FrozenAverage(Balancer):
         """The weighted sum."""
         return losses @ self.get_buffer("alpha")
 
-    def rehearsal(self) -> Balancer | None:
+    def pilot(self) -> Balancer | None:
         """The balancer whose weights are averaged."""
         return self.build(self.tasks)
 
-    def on_rehearsal(self, weights: Tensor) -> None:
-        """See ``Balancer.on_rehearsal``."""
+    def on_pilot(self, weights: Tensor) -> None:
+        """See ``Balancer.on_pilot``."""
         self.get_buffer("alpha").copy_(weights)

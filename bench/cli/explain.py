@@ -32,6 +32,7 @@ def explain(device: str, folder: Path | None, out: Path | None, as_json: bool, *
     validation data are used. See docs/explaining.md.
     """
     spec = spec_of(**chosen)
+    from bench.data.load import load
     from bench.execution.progress import progress
     from bench.execution.ready import prepare_all
     from bench.explain.measure import explain as explained
@@ -42,7 +43,7 @@ def explain(device: str, folder: Path | None, out: Path | None, as_json: bool, *
     with progress(1) as shown:
         (path,) = prepare_all([spec], folder, shown)
         shown.begin(job := f"{spec.dataset}/{spec.method}/{spec.seed}")
-        found = explained(spec, device=device_of(device), folder=path, report=shown.note)
+        found = explained(spec, load(path), device=device_of(device), report=shown.note)
         shown.end(job, "ok")
     target = out or Path("results") / "explain" / f"{spec.dataset}-{spec.method}-{spec.key}"
     text = json.dumps(found, indent=1, allow_nan=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -92,7 +93,12 @@ def pretrain(
         shown.end(job, "ok")
     if as_json:
         click.echo(json.dumps({"folder": str(target), **found}, indent=1))
-        return
+    else:
+        _show(target, found)
+
+
+def _show(target: Path, found: dict[str, Any]) -> None:
+    """Prints what was read, and what the model knows of held-out texts and next items, before and after."""
     click.echo(f"{target}  {found['tokens']:,} tokens of {found['texts']:,} texts, {found['pairs']:,} pairs")
     for name in ("masked_loss", "recall@10"):
         if (of := found.get(name)) and of["before"] is not None:

@@ -75,7 +75,7 @@ def _run(paper: Paper, jobs: list[Job], store: Store, device: str, workers: int,
     """Makes the runs that have no record. Returns which data sets cannot be had, and what is to be done."""
     from bench.data.catalogue import needs
     from bench.data.prepare import prepare
-    from bench.execution.execute import execute
+    from bench.execution.execute import Place, execute
     from bench.execution.progress import progress
     from bench.machine.device import device_of
 
@@ -96,7 +96,7 @@ def _run(paper: Paper, jobs: list[Job], store: Store, device: str, workers: int,
                 asked = f"{error}; " if folder is not None else ""
                 missing[data] = f"{part.dataset}: {asked}it needs {needs(part.dataset)}; give their folder with --from"
                 continue
-            execute(specs, store, shown, device=device_of(device), workers=workers, raw=own, checkpoint=10.0)
+            execute(specs, store, shown, Place(device_of(device), workers), raw=own, checkpoint=10.0)
     return missing
 
 

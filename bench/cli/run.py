@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from bench.execution.trackers import NAMES, Tracking
 if TYPE_CHECKING:
     import torch
 
-    from bench.execution.cluster import Cluster
+    from bench.execution.job import Executor, Limits
     from bench.spec import Spec
     from bench.storage.records import Store
 
@@ -35,26 +34,17 @@ if TYPE_CHECKING:
     help="Runs at a time on the CPU, one thread each.",
 )  # fmt: skip
 @click.option(
-    "--executor",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
+    "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True,
     help="Run in processes of this machine, or on a Ray cluster.",
-)
+)  # fmt: skip
 @click.option(
     "--address", metavar="HOST:PORT", help="Of the Ray cluster (default: $RAY_ADDRESS, or one on this machine)."
 )
 @click.option(
-    "--time-limit",
-    type=click.FloatRange(0, min_open=True),
-    metavar="SECONDS",
-    help="Stop a run that takes longer.",
+    "--time-limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Stop a run that takes longer."
 )
 @click.option(
-    "--memory-limit",
-    type=click.FloatRange(0, min_open=True),
-    metavar="GB",
-    help="Stop a run that takes more memory.",
+    "--memory-limit", type=click.FloatRange(0, min_open=True), metavar="GB", help="Stop a run that takes more memory."
 )
 @click.option("--shard", metavar="I/N", help="Only every N-th run, from the I-th: one of N jobs that share the work.")
 @tuned_option
@@ -98,15 +88,9 @@ def run(
         raise BenchError("--address is that of a Ray cluster: give --executor ray too")
     if trace and not profile:
         raise BenchError("--trace is that of a profile: give --profile too")
-    part, specs = shard_of(shard), specs_of(**plan)
-    costs: dict[str, dict[str, Any]] = {}
-    if tuned:
-        from bench.tuning import tune
+    specs, costs = _chosen(plan, shard, results if tuned else None)
 
-        specs, costs = tune.tuned(results, specs)
-    specs = specs[part]
-
-    from bench.execution.execute import execute
+    from bench.execution.execute import Place, execute
     from bench.execution.job import Limits
     from bench.execution.progress import progress
     from bench.machine.device import device_of
@@ -114,24 +98,16 @@ def run(
     from bench.storage.records import Store
     from bench.training.checkpoint import catch_sigterm
 
-    store, limits, former = Store(results), Limits(time_limit, memory_limit), catch_sigterm()
+    store, former = Store(results), catch_sigterm()
     with joined(device_of(device)) as own:
         try:
-            with cluster_of(executor, address) as cluster, progress(len(specs)) as shown:
+            limits = Limits(time_limit, memory_limit)
+            cluster = _cluster(address, own, folder, limits) if executor == "ray" else None
+            with progress(len(specs)) as shown:
                 outcome = execute(
-                    specs,
-                    store,
-                    shown,
-                    device=own,
-                    workers=workers,
-                    raw=folder,
-                    retry=retry,
-                    tuning=costs,
-                    limits=limits,
-                    cluster=cluster,
-                    checkpoint=checkpoint,
-                    tracking=Tracking(trackers, results / "trackers"),
-                )
+                    specs, store, shown, Place(own, workers, limits, cluster), raw=folder, retry=retry, costs=costs,
+                    checkpoint=checkpoint, tracking=Tracking(trackers, results / "trackers"),
+                )  # fmt: skip
         finally:
             signal.signal(signal.SIGTERM, former)
         records = [r for s in specs if (r := store.get(s.to_dict(), s.key))]
@@ -146,13 +122,23 @@ def run(
     _fail_on(records)
 
 
-def cluster_of(executor: str, address: str | None) -> AbstractContextManager[Cluster | None]:
-    """The Ray cluster that runs are to be made on, if any; it is left with the context."""
-    if executor != "ray":
-        return nullcontext()
+def _chosen(
+    plan: dict[str, Any], shard: str | None, results: Path | None
+) -> tuple[list[Spec], dict[str, dict[str, Any]]]:
+    """The specs of a shard, tuned if there are results with studies, and what it cost to tune each, by key."""
+    part, specs = shard_of(shard), specs_of(**plan)
+    costs: dict[str, dict[str, Any]] = {}
+    if results is not None:
+        from bench.tuning import tune
+
+        specs, costs = tune.tuned(results, specs)
+    return specs[part], costs
+
+
+def _cluster(address: str | None, device: torch.device, raw: Path | None, limits: Limits) -> Executor:
     from bench.execution.cluster import Cluster
 
-    return Cluster(address)
+    return Cluster(address, device, raw, limits)
 
 
 def _profile(specs: list[Spec], store: Store, device: torch.device, raw: Path | None, trace: bool) -> None:

@@ -83,11 +83,9 @@ def tune(
     if pareto and (pruner != "none" or sampler == "cmaes"):
         raise BenchError("--pareto has several objectives: --pruner and --sampler cmaes need a single one")
     spec = spec_of(seed=seed, **chosen)
-    from tabulate import tabulate
 
     from bench.execution.progress import progress
     from bench.machine.device import device_of
-    from bench.tuning.outcome import table
     from bench.tuning.study import Budget, Search, training_seed
     from bench.tuning.tune import tune as make_study
 
@@ -104,13 +102,23 @@ def tune(
     if outcome["best"] is None:
         click.echo(f"bench: no trial has a result; the first: {outcome['trials'][0]['reason']}", err=True)
         sys.exit(1)
-    if as_json:
-        return
+    if not as_json:
+        _show(outcome, chosen, folder, results)
+
+
+def _show(outcome: dict[str, Any], chosen: dict[str, Any], folder: Path | None, results: Path) -> None:
+    """Prints the best trial beside the defaults, the front if there is one, and the command of the final runs."""
+    from tabulate import tabulate
+
+    from bench.tuning.outcome import table
+
     headers = ("validation", "defaults", f"trial {outcome['best']['trial']}")
     click.echo(tabulate(table(outcome), headers=headers, disable_numparse=True))
-    if pareto:
+    if "front" in outcome:
         click.echo(f"\nfront: trials {', '.join(map(str, outcome['front']))}; hypervolume {outcome['hypervolume']:.4g}")
     options: dict[str, Sequence[object]] = {
+        "-d": (chosen["dataset"],),
+        "-m": (chosen["method"],),
         "-s": chosen["given"],
         "--data": chosen["knobs"],
         "--domains": (chosen["domains"],),
@@ -121,4 +129,4 @@ def tune(
         "--plugin": registry.plugins(),
     }
     words = [str(w) for name, values in options.items() for value in values if value is not None for w in (name, value)]
-    click.echo(f"\nbench run --tuned {shlex.join(['-d', spec.dataset, '-m', spec.method, *words])} --seeds 5")
+    click.echo(f"\nbench run --tuned {shlex.join(words)} --seeds 5")

@@ -134,11 +134,12 @@ def content_hash(folder: Path) -> str:
 def code_digest(cls: type[Dataset]) -> str:
     """Returns a digest of the source files that decide what a data set becomes.
 
-    They are those of its class and of what it inherits, the contract among them, and all of this room.
+    They are those of its class and of what it inherits, the contract among them, all of this room, and what data sets
+    share.
     """
     own = {Path(inspect.getfile(c)) for c in cls.__mro__ if c is not object}
-    room = Path(__file__).parent
-    files = own.union(room.rglob("*.py"), room.rglob("*.yaml"))
+    rooms = Path(__file__).parent, Path(__file__).parents[1] / "datasets" / "logs"
+    files = own.union(*(room.rglob(kind) for room in rooms for kind in ("*.py", "*.yaml")))
     return digest([sha256_of(file) for file in sorted(files)])
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.logs.classes import OTHER, frequent_classes, with_other
-from bench.data.logs.histories import histories
-from bench.data.logs.moments import seconds
-from bench.data.logs.negatives import beside_others
-from bench.data.raw.read import read_json_lines
 from bench.data.raw.source import Local
+from bench.datasets.logs.classes import OTHER, frequent_classes, with_other
+from bench.datasets.logs.histories import histories
+from bench.datasets.logs.moments import seconds
+from bench.datasets.logs.negatives import beside_others
+from bench.datasets.logs.read import read_json_lines
 from bench.errors import BenchError
 
 DAYS = tuple(f"2017010{day}" for day in range(1, 8))  # file names in the archive [from memory]

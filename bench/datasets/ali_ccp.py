@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.raw.read import odd_line, read_columns, reject
 from bench.data.raw.source import Local
+from bench.datasets.logs.read import odd_line, read_columns, reject
 from bench.errors import BenchError
 
 # Published field number -> our name: the 18 fields that AITM's preparation keeps.

@@ -12,8 +12,8 @@ import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
 from bench.data.raw.archive import unpack
-from bench.data.raw.read import reject
 from bench.data.raw.source import Local
+from bench.datasets.logs.read import reject
 from bench.errors import BenchError
 from bench.storage import cache
 

@@ -10,12 +10,12 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
-from bench.data.logs.classes import frequent_classes, with_other
-from bench.data.logs.histories import histories
-from bench.data.logs.negatives import beside_others
-from bench.data.logs.user_share import Thinned
-from bench.data.raw.read import Nested, read_json_lines
 from bench.data.raw.source import Local
+from bench.datasets.logs.classes import frequent_classes, with_other
+from bench.datasets.logs.histories import histories
+from bench.datasets.logs.negatives import beside_others
+from bench.datasets.logs.read import Nested, read_json_lines
+from bench.datasets.logs.user_share import Thinned
 from bench.errors import BenchError
 
 CATEGORIES = {  # variant -> name in the official list of categories

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.raw.read import Columns, not_empty, odd_line, read_columns, reject
 from bench.data.raw.source import Local
+from bench.datasets.logs.read import Columns, not_empty, odd_line, read_columns, reject
 from bench.errors import BenchError
 
 COLUMNS = (

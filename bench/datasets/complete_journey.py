@@ -8,9 +8,9 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.logs.moments import seconds
-from bench.data.raw.read import Nested, read_parquet, reject
 from bench.data.raw.source import Package
+from bench.datasets.logs.moments import seconds
+from bench.datasets.logs.read import Nested, read_parquet, reject
 from bench.errors import BenchError
 
 DAY = 86_400  # seconds

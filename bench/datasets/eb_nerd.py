@@ -11,10 +11,10 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.logs.classes import OTHER, frequent_classes, with_other
-from bench.data.logs.moments import seconds
-from bench.data.raw.read import not_empty, once, read_parquet
 from bench.data.raw.source import Local
+from bench.datasets.logs.classes import OTHER, frequent_classes, with_other
+from bench.datasets.logs.moments import seconds
+from bench.datasets.logs.read import not_empty, once, read_parquet
 from bench.errors import BenchError
 
 PARTS = ("train", "validation")

@@ -9,8 +9,10 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.logs.histories import histories
-from bench.data.logs.short_video import (
+from bench.data.raw.source import Download, Local
+from bench.datasets.logs.histories import histories
+from bench.datasets.logs.read import Columns, find_rows, read_columns, reject
+from bench.datasets.logs.short_video import (
     PROFILE,
     by_hour,
     china_day,
@@ -20,8 +22,6 @@ from bench.data.logs.short_video import (
     joined_text,
     profiles,
 )
-from bench.data.raw.read import Columns, find_rows, read_columns, reject
-from bench.data.raw.source import Download, Local
 
 STANDARD = ("log_standard_4_08_to_4_21", "log_standard_4_22_to_5_08")
 RANDOM = "log_random_4_22_to_5_08"

@@ -10,11 +10,11 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
-from bench.data.logs.histories import histories
-from bench.data.logs.negatives import beside_others
-from bench.data.logs.short_video import first_wanted, interest
-from bench.data.raw.read import read_columns, reject
 from bench.data.raw.source import Local
+from bench.datasets.logs.histories import histories
+from bench.datasets.logs.negatives import beside_others
+from bench.datasets.logs.read import read_columns, reject
+from bench.datasets.logs.short_video import first_wanted, interest
 from bench.errors import BenchError
 
 NEGATIVES = 4

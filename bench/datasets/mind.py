@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.logs.classes import OTHER, with_other
-from bench.data.logs.moments import seconds
-from bench.data.raw.read import once
 from bench.data.raw.source import Download, Local, Together
+from bench.datasets.logs.classes import OTHER, with_other
+from bench.datasets.logs.moments import seconds
+from bench.datasets.logs.read import once
 from bench.errors import BenchError
 
 PARTS = ("train", "dev")

@@ -10,9 +10,9 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Field, Tables, Task
-from bench.data.logs.user_share import Thinned
-from bench.data.raw.read import read_lines, read_table, reject
 from bench.data.raw.source import Download
+from bench.datasets.logs.read import read_lines, read_table, reject
+from bench.datasets.logs.user_share import Thinned
 from bench.datasets.movielens_100k import GENRES, RATING_COLUMNS, MovieLens100K, _items, _log, _users
 from bench.errors import BenchError
 

@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
-from bench.data.logs.histories import histories
-from bench.data.logs.negatives import beside_others
-from bench.data.raw.read import read_lines, reject, whole
 from bench.data.raw.source import Download, Package
+from bench.datasets.logs.histories import histories
+from bench.datasets.logs.negatives import beside_others
+from bench.datasets.logs.read import read_lines, reject, whole
 from bench.errors import BenchError
 
 GENRES = (

@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
-from bench.data.logs.histories import around, histories
-from bench.data.logs.negatives import beside_others
-from bench.data.raw.read import read_table, reject
 from bench.data.raw.source import Local
+from bench.datasets.logs.histories import around, histories
+from bench.datasets.logs.negatives import beside_others
+from bench.datasets.logs.read import read_table, reject
 from bench.errors import BenchError
 
 HORIZON = 86_400_000  # ms after a view in which a cart or a purchase counts: a day

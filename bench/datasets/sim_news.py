@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.api import Field, Task
-from bench.data.logs.simulation import Floats, Simulated, World, clipped_mean
-from bench.data.logs.wording import NEWS
+from bench.datasets.logs.simulation import Floats, Simulated, World, clipped_mean
+from bench.datasets.logs.wording import NEWS
 
 LONGEST = float(np.log1p(1800))  # reading is counted for at most half an hour
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.api import Field, Task
-from bench.data.logs.simulation import Floats, Simulated, World, sigmoid
-from bench.data.logs.wording import SHOP
+from bench.datasets.logs.simulation import Floats, Simulated, World, sigmoid
+from bench.datasets.logs.wording import SHOP
 
 
 class SimShop(Simulated):

@@ -10,10 +10,10 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.logs.histories import around, histories
-from bench.data.logs.user_share import Thinned
-from bench.data.raw.read import read_table, reject
 from bench.data.raw.source import Local
+from bench.datasets.logs.histories import around, histories
+from bench.datasets.logs.read import read_table, reject
+from bench.datasets.logs.user_share import Thinned
 from bench.errors import BenchError
 
 HOUR, DAY = 3600, 86_400

@@ -9,10 +9,10 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task
-from bench.data.logs.histories import histories
-from bench.data.logs.user_share import Thinned
-from bench.data.raw.read import parse_table, readable, scan_table
 from bench.data.raw.source import Local
+from bench.datasets.logs.histories import histories
+from bench.datasets.logs.read import parse_table, readable, scan_table
+from bench.datasets.logs.user_share import Thinned
 from bench.errors import BenchError
 
 WINDOW = 10  # rows of a group

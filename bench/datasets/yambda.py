@@ -9,10 +9,10 @@ from typing import ClassVar
 import polars as pl
 
 from bench.api import Dataset, Field, Tables, Task, Temporal
-from bench.data.logs.histories import around, histories
-from bench.data.logs.user_share import Thinned
-from bench.data.raw.read import Columns, read_parquet
 from bench.data.raw.source import Local
+from bench.datasets.logs.histories import around, histories
+from bench.datasets.logs.read import Columns, read_parquet
+from bench.datasets.logs.user_share import Thinned
 from bench.errors import BenchError
 
 GAP = 1800  # seconds without a listen that end a session

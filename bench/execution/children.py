@@ -16,7 +16,7 @@ from bench import registry
 from bench.training.checkpoint import catch_sigterm
 
 
-def start(process: multiprocessing.process.BaseProcess) -> None:
+def start_child(process: multiprocessing.process.BaseProcess) -> None:
     """Starts it with Ctrl-C ignored, which it inherits: that is for its parent."""
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -25,7 +25,7 @@ def start(process: multiprocessing.process.BaseProcess) -> None:
         signal.signal(signal.SIGINT, handler)
 
 
-def begin(plugins: Sequence[Path]) -> None:
+def set_up_child(plugins: Sequence[Path]) -> None:
     """At the start of a process that works for another: it leaves Ctrl-C to its parent, dies with it, keeps what it
     trains when it is terminated, and computes with one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # again, for systems where it is not inherited

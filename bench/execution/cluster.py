@@ -17,8 +17,8 @@ from typing import Any, Self
 import torch
 
 from bench import registry
-from bench.errors import BenchError, extra
-from bench.execution.job import NONE, Job, Limits, Outcome
+from bench.errors import BenchError, extra, in_one_line
+from bench.execution.job import NONE, Executor, Job, Limits, Outcome
 from bench.execution.progress import Silent
 from bench.execution.ready import prepare_all
 from bench.execution.workers import Pool
@@ -37,15 +37,18 @@ with extra("ray"):
     ray: Any = import_module("ray")
 
 
-class Cluster:
+class Cluster(Executor):
     """A Ray cluster that this process is connected to within the context.
 
     address: HOST:PORT of its head node; None: that of ``$RAY_ADDRESS``, or of a cluster on this machine, which is
-    started, for the time of the context, if there is none.
+    started, for the time of the context, if there is none. device: each run takes one CPU, and one GPU if that is one.
+    raw: a folder with the raw files, as in ``execute``, a path that every node must have.
     """
 
-    def __init__(self, address: str | None = None) -> None:
-        self.address = address
+    prepares = True
+
+    def __init__(self, address: str | None, device: torch.device, raw: Path | None, limits: Limits) -> None:
+        self.address, self.device, self.raw, self.limits = address, device, raw, limits
 
     def __enter__(self) -> Self:
         try:
@@ -60,18 +63,15 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         ray.shutdown()
 
-    def outcomes(
-        self, jobs: Sequence[Job], begin: Callable[[Spec], None], device: torch.device, raw: Path | None, limits: Limits
-    ) -> Generator[tuple[Spec, Outcome]]:
-        """Each run's outcome as it ends. Each takes one CPU, and one GPU if ``device`` is one.
-
-        ``begin`` hears which runs are under way, by the order in which Ray takes them and the number of CPUs. raw: as
-        in ``execute``, a path that every node must have. A run whose process dies ``RETRIES`` + 1 times gets a record
-        that says so. Raises BenchError for what the user must mend.
+    def outcomes(self, jobs: Sequence[Job], begin: Callable[[Spec], None]) -> Generator[tuple[Spec, Outcome]]:
+        """Each run's outcome as it ends. ``begin`` hears which runs are under way, by the order in which Ray takes them
+        and the number of CPUs. A run whose process dies ``RETRIES`` + 1 times gets a record that says so. Raises
+        BenchError for what the user must mend.
         """
-        gpus = int(device.type == "cuda")
+        gpus = int(self.device.type == "cuda")
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_answer)
-        more = ray.put((device.type, raw, limits, {path.name: path.read_bytes() for path in registry.plugins()}))
+        plugins = {path.name: path.read_bytes() for path in registry.plugins()}
+        more = ray.put((self.device.type, self.raw, self.limits, plugins))
         pending = {task.remote(job, more): job for job in jobs}
         waiting = deque(job.spec for job in jobs)
 
@@ -88,9 +88,9 @@ class Cluster:
                     answer = ray.get(reference)
                 except ray.exceptions.RayError as error:
                     if job.stop is not None:
-                        raise BenchError(f"the Ray cluster cannot run anything: {_line(error)}") from error
+                        raise BenchError(f"the Ray cluster cannot run anything: {in_one_line(error)}") from error
                     status = "oom" if isinstance(error, ray.exceptions.OutOfMemoryError) else "failed"
-                    stop = (status, _line(error), datetime.now(UTC))
+                    stop = (status, in_one_line(error), datetime.now(UTC))
                     again = replace(job, stop=stop)
                     pending[task.remote(again, more)] = again
                     continue
@@ -101,10 +101,6 @@ class Cluster:
         finally:
             for reference in pending:
                 ray.cancel(reference, force=True)
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _answer(job: Job, more: tuple[str, Path | None, Limits, Mapping[str, bytes]]) -> Outcome | BenchError:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Generator, Sequence
 
 import torch
 
-from bench.execution.in_progress import mark
-from bench.execution.job import Outcome
-from bench.execution.progress import Progress
-from bench.execution.trackers import Tracking
+from bench.execution.job import Executor, Job, Outcome
 from bench.spec import Spec
+from bench.training.loop import Report
 
 
-def here(
-    specs: Sequence[Spec],
-    folders: Sequence[Path],
-    device: torch.device,
-    progress: Progress,
-    names: Mapping[str, str],
-    checkpoint: float,
-    tracking: Tracking,
-) -> Generator[tuple[Spec, Outcome]]:
-    torch.set_num_threads(1)
-    for spec, folder in zip(specs, folders, strict=True):
-        progress.begin(names[spec.key])
-        with mark(spec.key):
-            outcome = tracking.run(spec, device=device, folder=folder, report=progress.note, checkpoint=checkpoint)
-        yield spec, outcome
+class Here(Executor):
+    """This process."""
+
+    def __init__(self, device: torch.device, report: Report) -> None:
+        self.device, self.report = device, report
+
+    def outcomes(self, jobs: Sequence[Job], begin: Callable[[Spec], None]) -> Generator[tuple[Spec, Outcome]]:
+        """Each run's outcome as it ends, in the order of the jobs."""
+        torch.set_num_threads(1)
+        for job in jobs:
+            begin(job.spec)
+            yield job.spec, job.make(self.device, self.report)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
 from typing import Self
 
 
@@ -17,14 +16,12 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
     def step(self, text: str) -> None:
         """Something that all jobs wait for begins."""
-        print(text, file=sys.stderr, flush=True)
+        self.say(text)
 
     def begin(self, job: str) -> None:
         """A job starts."""
@@ -39,17 +36,18 @@ class Progress:
             self.running.remove(job)
         self.done += 1
         of = "" if self.total is None else f"/{self.total}"
-        print(f"[{self.done:>{len(of[1:])}}{of}] {job}: {outcome}", file=sys.stderr, flush=True)
+        self.say(f"{job}: {outcome}", f"[{self.done:>{len(of[1:])}}{of}] ")
+
+    def say(self, line: str, count: str = "") -> None:
+        """Shows a line, after how many jobs have ended."""
+        print(f"{count}{line}", file=sys.stderr, flush=True)
 
 
 class Silent(Progress):
     """Says nothing: for a worker, whose parent tells."""
 
-    def step(self, text: str) -> None:
-        """See ``Progress``."""
-
-    def end(self, job: str, outcome: str) -> None:
-        """See ``Progress``."""
+    def say(self, line: str, count: str = "") -> None:
+        """Shows nothing."""
 
 
 class Bar(Progress):
@@ -70,31 +68,26 @@ class Bar(Progress):
         self.live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.live.stop()
 
     def step(self, text: str) -> None:
-        """See ``Progress``."""
+        """Shows beside the bar what begins."""
         self.at = text
         self.live.update(self.bar, description=text)
 
     def begin(self, job: str) -> None:
-        """See ``Progress``."""
+        """Shows the job beside the bar."""
         super().begin(job)
         self.step(", ".join(self.running))
 
     def note(self, text: str) -> None:
-        """See ``Progress``."""
+        """Shows beside the bar how the present step or job is doing."""
         self.live.update(self.bar, description=f"{self.at}  {text}")
 
-    def end(self, job: str, outcome: str) -> None:
-        """See ``Progress``."""
-        if job in self.running:
-            self.running.remove(job)
-        self.done += 1
-        self.live.console.print(f"{job}: {outcome}", highlight=False, markup=False)
+    def say(self, line: str, count: str = "") -> None:
+        """Shows a line above the bar, which moves on."""
+        self.live.console.print(line, highlight=False, markup=False)
         self.live.update(self.bar, completed=self.done)
         self.step(", ".join(self.running))
 

@@ -11,14 +11,13 @@ from typing import Any
 import torch
 
 from bench import registry
-from bench.data.load import Data, load
-from bench.errors import BenchError
+from bench.data.load import Data
+from bench.errors import BenchError, Diverged, in_one_line
 from bench.execution.audit import SCHEME, method_digest
 from bench.machine.provenance import code_version, environment
 from bench.spec import PAPER, Spec
 from bench.storage.reading import SCHEMA
 from bench.storage.records import Store
-from bench.training.predict import Diverged
 from bench.training.score import references
 
 
@@ -42,7 +41,7 @@ def without_result(spec: Spec, data: Data, device: torch.device) -> dict[str, An
             for t in data.schema.tasks
         ],
         "metrics": None,
-        "references": _references(data.folder),
+        "references": _references(data),
         "curve": [],
         "best_epoch": {},
         "gates": {},
@@ -72,10 +71,9 @@ def fault(error: Exception) -> tuple[str, str]:
         return "oom", str(error) or "out of memory"
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}:{place.lineno}"
-    return "failed", f"{type(error).__name__}: {' '.join(str(error).split())} ({where})"
+    return "failed", f"{in_one_line(error)} ({where})"
 
 
 @lru_cache(maxsize=8)
-def _references(folder: Path) -> dict[str, Any]:
-    data = load(folder)
+def _references(data: Data) -> dict[str, Any]:
     return references(data.train, data.test, data.extra)

@@ -1,17 +1,15 @@
-"""run(spec) -> record. An exception becomes a record with its status; it is never a number and never missing."""
+"""run(spec, data) -> record. An exception becomes a record with its status; it is never a number and never missing."""
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from bench.data.load import Data, load
-from bench.data.prepare import prepare
+from bench.data.load import Data
 from bench.errors import BenchError
 from bench.execution.record import fault, times, without_result
 from bench.machine.device import peak_mb, reset_peak
@@ -19,17 +17,18 @@ from bench.machine.processes import lost
 from bench.nn import Gate
 from bench.spec import Spec
 from bench.training.build import declines
-from bench.training.checkpoint import Keeper
-from bench.training.predict import Diverged, predict
+from bench.training.checkpoint import Checkpointer
+from bench.training.loop import EachEpoch, Report
+from bench.training.predict import predict
 from bench.training.score import everything, score, whole
-from bench.training.session import PROTOCOLS, EachEpoch, Report, trained
+from bench.training.session import PROTOCOLS, trained
 
 
 def run(
     spec: Spec,
+    data: Data,
     *,
     device: torch.device,
-    folder: Path | None = None,
     report: Report = lambda line: None,
     checkpoint: float = 0.0,
     each_epoch: EachEpoch = lambda entry, skill: None,
@@ -37,23 +36,22 @@ def run(
     """Trains and evaluates. Returns the record, and the test predictions (empty unless the status is ok, and of a large
     test part).
 
-    folder: the prepared data set; by default it is prepared. checkpoint: minutes between two, 0 for none; to be removed
-    by ``bench.training.checkpoint.discard`` when the record is stored. each_epoch: see ``trained``. Raises BenchError
-    for what the user must mend (data that cannot be had); anything the method does wrong becomes the record's status.
+    data: what the spec's data set was prepared to. checkpoint: minutes between two, 0 for none; to be removed by
+    ``bench.training.checkpoint.discard`` when the record is stored. each_epoch: see ``trained``. Raises BenchError for
+    what the user must mend; anything the method does wrong becomes the record's status.
     """
-    data = load(folder or prepare(spec.dataset, spec.dataset_config))
     start = datetime.now(UTC)
     reset_peak(device)
     record = without_result(spec, data, device)
     predictions: dict[str, np.ndarray] = {}
     belongs = {"data": data.meta["sha256"], "code": record["code"]["method_digest"], "device": device.type}
-    keeper = Keeper(spec.key, checkpoint, belongs) if checkpoint else None
+    checkpointer = Checkpointer(spec.key, checkpoint, belongs) if checkpoint else None
     try:
         reason = declines(spec.method, spec.config, data.schema)
         if reason:
             record |= {"status": "declined", "error": reason}
         else:
-            done, predictions = _train(spec, data, device, report, keeper, each_epoch)
+            done, predictions = _train(spec, data, device, report, checkpointer, each_epoch)
             record |= {"status": "ok", **done}
     except BenchError:  # a configuration that cannot be: the user's to mend, no result of the method
         raise
@@ -66,30 +64,31 @@ def run(
 
 
 def stopped(
-    spec: Spec, status: str, error: str, start: datetime, *, device: torch.device, folder: Path | None = None
+    spec: Spec, data: Data, status: str, error: str, start: datetime, *, device: torch.device
 ) -> dict[str, Any]:
-    """The record of a run that was stopped from outside and could not write its own; arguments as in ``run``."""
-    data = load(folder or prepare(spec.dataset, spec.dataset_config))
+    """The record of a run that was stopped from outside, at ``start`` begun, and could not write its own."""
     return without_result(spec, data, device) | {"status": status, "error": error} | times(start)
 
 
 def _train(
-    spec: Spec, data: Data, device: torch.device, report: Report, keeper: Keeper | None, each_epoch: EachEpoch
+    spec: Spec,
+    data: Data,
+    device: torch.device,
+    report: Report,
+    checkpointer: Checkpointer | None,
+    each_epoch: EachEpoch,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     seen = PROTOCOLS[spec.protocol](data)
-    method, result = trained(spec, seen, device, report, each_epoch=each_epoch, keeper=keeper)
+    method, result = trained(spec, seen, device, report, each_epoch=each_epoch, checkpointer=checkpointer)
     begin = time.perf_counter()
     predictions = predict(method, data.test)
-    try:
-        measured = everything(data.test, predictions)
-        for part in data.extra:
-            measured["slices"][part.name] = whole(part, predict(method, part))
-        gates = {name: m for name, m in method.named_modules() if isinstance(m, Gate)}
-        for gate in gates.values():
-            gate.get_buffer("usage").zero_()  # what is recorded is of the validation part alone
-        valid = score(data.valid, predict(method, data.valid))
-    except ValueError as error:
-        raise Diverged(str(error)) from error
+    measured = everything(data.test, predictions)
+    for part in data.extra:
+        measured["slices"][part.name] = whole(part, predict(method, part))
+    gates = {name: m for name, m in method.named_modules() if isinstance(m, Gate)}
+    for gate in gates.values():
+        gate.get_buffer("usage").zero_()  # what is recorded is of the validation part alone
+    valid = score(data.valid, predict(method, data.valid))
     seconds = time.perf_counter() - begin
     parameters = list(method.parameters())
     cost = {

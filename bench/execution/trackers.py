@@ -13,18 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError, extra, missing
+from bench.errors import BenchError, extra, in_one_line, missing
 from bench.spec import Spec, canonical
 
 if TYPE_CHECKING:
     import numpy as np
     from accelerate.tracking import GeneralTracker
 
+    from bench.data.load import Data
+
 PROJECT = "mlm-mtl-bench"
 NAMES = ("tensorboard", "wandb", "mlflow")  # those of the packages too
 # What the packages tell their makers on their own account.
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
-_told: set[str] = set()
+_reported: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class Tracking:
                     warnings.simplefilter("ignore")
                     _mlflow_project(self.folder.resolve())
             except Exception as error:
-                raise BenchError(f"--tracker mlflow: cannot be set up: {_said(error)}") from error
+                raise BenchError(f"--tracker mlflow: cannot be set up: {in_one_line(error)}") from error
 
-    def run(self, spec: Spec, **options: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def run(self, spec: Spec, data: Data, **options: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """``bench.execution.run.run``, which takes the options; the trackers are told its epochs and its result."""
         from bench.execution.run import run
 
@@ -59,14 +61,14 @@ class Tracking:
                 for log in logs:
                     log.write({**series, "skill": skill}, entry["epoch"])
 
-            record, predictions = run(spec, **options, each_epoch=each_epoch)
+            record, predictions = run(spec, data, **options, each_epoch=each_epoch)
             test = record["metrics"]["test"] if record["metrics"] else {}
             for log in logs:
                 log.write({"test": test, "cost": record["cost"], "ok": int(record["status"] == "ok")}, None)
         return record, predictions
 
 
-UNTOLD = Tracking()  # no tracker
+NO_TRACKERS = Tracking()
 
 
 class _Log:
@@ -108,9 +110,9 @@ class _Log:
             if tracker is not None:
                 with suppress(Exception):  # a run that is left open would be in the way of the next
                     tracker.finish()
-            if self.name not in _told:
-                _told.add(self.name)
-                said = f"bench: tracker {self.name} failed, runs go on without it: {_said(error)}"
+            if self.name not in _reported:
+                _reported.add(self.name)
+                said = f"bench: tracker {self.name} failed, runs go on without it: {in_one_line(error)}"
                 print(said, file=sys.stderr, flush=True)
 
 
@@ -172,7 +174,3 @@ def _mlflow_project(folder: Path) -> None:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
     if mlflow.get_experiment_by_name(name) is None:
         mlflow.create_experiment(name, artifact_location=artifacts)
-
-
-def _said(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -7,25 +7,23 @@ import multiprocessing.process
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Self
 
 import psutil
 import torch
 
 from bench import registry
 from bench.errors import BenchError
-from bench.execution.children import begin, start
-from bench.execution.job import Job, Limits, Outcome
+from bench.execution.children import set_up_child, start_child
+from bench.execution.job import Executor, Job, Limits, Outcome
 from bench.spec import Spec
 
 ENDING_S, KEEPING_S = 10, 60
-
 
 WATCH_S = 0.05  # how often resident memory is looked at, where it is limited
 
@@ -37,7 +35,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, device, registry.plugins()))
-        start(self.process)
+        start_child(self.process)
         theirs.close()  # so that the end of the process is the end of the connection
         self.ready = False
         self.job: Job | None = None
@@ -72,7 +70,7 @@ class Worker:
         return self.process.exitcode or 0
 
 
-class Pool:
+class Pool(Executor):
     """``size`` workers, which start at once. Leaving the context ends them."""
 
     def __init__(self, size: int, device: torch.device, limits: Limits) -> None:
@@ -82,16 +80,10 @@ class Pool:
             for _ in range(size):
                 self.workers.append(Worker(device))
         except BaseException:
-            self.close()
+            self.__exit__()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Ends all workers; those that train keep a checkpoint first, for which they have a minute."""
         for worker in self.workers:
             worker.process.terminate()
@@ -101,7 +93,7 @@ class Pool:
             worker.end()
         self.workers = []
 
-    def outcomes(self, jobs: Iterable[Job], begin: Callable[[Spec], None]) -> Generator[tuple[Spec, Outcome]]:
+    def outcomes(self, jobs: Sequence[Job], begin: Callable[[Spec], None]) -> Generator[tuple[Spec, Outcome]]:
         """Each run's outcome as it ends; a free worker takes the next job. ``begin`` hears which is taken.
 
         A worker that dies or takes too much memory is replaced, and the new one makes its run again; the second time,
@@ -119,7 +111,7 @@ class Pool:
                 try:
                     answer: Outcome | BenchError | None = worker.connection.recv()
                 except (EOFError, OSError):
-                    self._bury(worker)
+                    self._replace_dead(worker)
                     continue
                 worker.ready = True
                 self._next(worker)
@@ -150,8 +142,8 @@ class Pool:
             if not (job.again or job.stop):
                 self.begin(job.spec)
 
-    def _bury(self, worker: Worker) -> None:
-        """A worker has died: another takes its place, and its job."""
+    def _replace_dead(self, worker: Worker) -> None:
+        """Puts another worker in the place of one that has died; it takes over the job."""
         worker.process.join(ENDING_S)  # its connection ends a little before it does
         code = worker.end()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -183,7 +175,7 @@ def _resident(process: int | None) -> int:
 
 
 def _serve(connection: Connection, device: torch.device, plugins: Sequence[Path]) -> None:
-    begin(plugins)
+    set_up_child(plugins)
     connection.send(None)
     while True:
         job: Job = connection.recv()

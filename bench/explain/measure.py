@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,39 +11,36 @@ import torch
 from torch import Tensor
 
 from bench.api import Method
-from bench.data.load import load
-from bench.data.prepare import prepare
+from bench.data.load import Data
 from bench.data.tensors import Split
-from bench.errors import BenchError
+from bench.errors import BenchError, Diverged
 from bench.explain.attribute import CHANGED, Masked, deletion, integrated_gradients, masked, rank_correlation, shuffled
 from bench.explain.outputs import consistency, transparent
 from bench.explain.watch import Watch, watched
 from bench.nn import Gate
 from bench.spec import Spec, derive_seed
 from bench.training.build import declines
-from bench.training.predict import Diverged, evaluate
+from bench.training.loop import Report
+from bench.training.predict import evaluate
 from bench.training.score import score
-from bench.training.session import Report, Seen, trained
+from bench.training.session import TrainingView, trained
 
 ROWS = 128  # validation rows whose outputs are attributed
 SHUFFLES = 3  # over which the check with shuffled weights is averaged
 
 
-def explain(
-    spec: Spec, *, device: torch.device, folder: Path | None = None, report: Report = lambda line: None
-) -> dict[str, Any]:
+def explain(spec: Spec, data: Data, *, device: torch.device, report: Report = lambda line: None) -> dict[str, Any]:
     """Trains a run again, bit for bit, with measurements, and explains the model. Returns JSON-able data.
 
-    folder: the prepared data set. Raises BenchError where the method cannot work on such data or diverges.
+    data: what the spec's data set was prepared to. Raises BenchError where the method cannot work on it or diverges.
     """
     torch.set_num_threads(1)  # as every run has
-    data = load(folder or prepare(spec.dataset, spec.dataset_config))
     reason = declines(spec.method, spec.config, data.schema)
     if reason:
         raise BenchError(f"method '{spec.method}' cannot work on '{spec.dataset}': {reason}")
     watch = Watch()
     try:
-        method, _ = trained(spec, Seen.of(data), device, report, partial(watched, watch=watch))
+        method, _ = trained(spec, TrainingView.of(data), device, report, partial(watched, watch=watch))
         report("explaining predictions on the validation part")
         found = on_validation(method, data.train, data.valid, spec.seed)
     except Diverged as error:
@@ -59,12 +55,8 @@ def on_validation(method: Method, train: Split, valid: Split, seed: int) -> dict
     for gate in gates.values():
         gate.get_buffer("usage").zero_()
     predictions = evaluate(method, valid)
-    try:
-        metrics = score(valid, predictions)
-    except ValueError as error:
-        raise Diverged(str(error)) from error
     return {
-        "metrics": metrics,
+        "metrics": score(valid, predictions),
         "gates": {name: _mixture(gate) for name, gate in gates.items() if gate.utilisation()},
         "transparent": transparent(valid, predictions),
         "consistency": consistency(train, valid, predictions),

@@ -67,7 +67,7 @@ def check(method: Method) -> None:
     """Raises BenchError if several processes would train something else than one process does."""
     if not several():
         return
-    first = method.balancer.rehearsal() if method.balancer is not None else None
+    first = method.balancer.pilot() if method.balancer is not None else None
     for part in [*method.modules(), *(first.modules() if first is not None else ())]:
         taught = isinstance(part, Method) and part.teacher  # one process trains it while the others wait
         if taught or not getattr(part, "data_parallel", True):
@@ -78,7 +78,7 @@ def check(method: Method) -> None:
 
 
 def _named(part: nn.Module) -> str:
-    """As the user knows it."""
+    """Returns what the user calls a module: a method or a balancer by its file, all else by its class."""
     name = type(part).__module__.rpartition(".")[2].removeprefix("bench_plugin_")
     kinds = {Method: "method", Balancer: "balancer"}
     return next((f"{kind} '{name}'" for cls, kind in kinds.items() if isinstance(part, cls)), type(part).__name__)

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from bench.errors import Diverged
+
 Array = NDArray[Any]
 
 EPSILON = 1e-7  # probabilities are clipped to [EPSILON, 1 - EPSILON] before a logarithm
@@ -382,7 +384,7 @@ def check(name: str, label: Array, prediction: Array, group: Array, user: Array)
     for what, values in (("labels", label), ("predictions", prediction)):
         bad = values.size - np.count_nonzero(np.isfinite(values))
         if bad:
-            raise ValueError(f"{name}: {what} are not finite ({bad} of {values.size} values)")
+            raise Diverged(f"{name}: {what} are not finite ({bad} of {values.size} values)")
 
 
 def skill(name: str, value: float, chance: float) -> float:

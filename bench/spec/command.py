@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +31,7 @@ def reproduce_command(spec: Mapping[str, Any], seeds: int | None = None) -> str:
 
 
 def short_command(spec: Mapping[str, Any], seeds: int) -> str:
-    """The same for the first ``seeds`` seeds, with only what differs from the defaults of this version.
+    """The `bench run` command for the first ``seeds`` seeds of a spec, with what differs from this version's defaults.
 
     It loads the method's code; where that is not to be had, it names all settings.
     """
@@ -60,11 +59,7 @@ def short_command(spec: Mapping[str, Any], seeds: int) -> str:
 
 
 def _typed(value: Any) -> str:
-    """As one types it: text as it is, unless it would be read as something else."""
-    if not isinstance(value, str):
-        return canonical(value)
-    try:
-        json.loads(value)
-    except json.JSONDecodeError:
-        return value
-    return canonical(value)
+    """Returns a value as one types it: text as it is, unless it would be read as something else."""
+    from bench.spec.settings import parse
+
+    return value if isinstance(value, str) and parse(value) == value else canonical(value)

@@ -11,20 +11,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench import registry
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.api import Method
-from bench.spec.settings import AUGMENT, CHOICES, COMMON, LATER, apply, check_value, own_settings
+from bench.spec.settings import COMMON, SETTINGS, apply, check_value, own_settings
 
 
 def resolve(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     """The full configuration of a method and the versions of the components it names."""
     cls = registry.load_method(method)
-    taken = sorted((COMMON | LATER).keys() & own_settings(cls).keys())
+    taken = sorted(COMMON.keys() & own_settings(cls).keys())
     if taken:
         raise BenchError(f"method '{method}': setting '{taken[0]}' is common to all methods; give it another name")
-    defaults = {**COMMON, **LATER, **cls.defaults, **own_settings(cls)}
+    defaults = {**COMMON, **cls.defaults, **own_settings(cls)}
     components: dict[str, type[Any]] = {}
 
     def component(key: str, default: str) -> type[Method]:
@@ -52,24 +52,16 @@ def resolve(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     for key, part in components.items():
         defaults.update({f"{key}.{k}": v for k, v in own_settings(part).items()})
     config = apply(defaults, given)
-    if not config["lr"] > 0 or not config["batch_size"] > 0 or not config["embedding"] > 0:
-        raise BenchError("settings 'lr', 'batch_size' and 'embedding' must be positive")
-    if not 0 <= config["warmup"] < 1 or not config["grad_clip"] >= 0:
-        raise BenchError("setting 'warmup' must be at least 0 and below 1, 'grad_clip' at least 0")
-    for key, known in CHOICES.items():
-        if config[key] not in known:
-            raise unknown(f"value of '{key}'", config[key], known)
+    for key, setting in SETTINGS.items():
+        setting.check(key, config[key])
     later = {f"{key}.{own}" for key, part in components.items() for own in part.later}
     absent = {key for key in later.union(cls.later) if config[key] == defaults[key]}
-    if config["augment"] == "none":
-        absent |= AUGMENT.keys()
-    if config["embedding_updates"] == "dense":
-        absent.add("embedding_updates")
+    absent |= {key for key, s in SETTINGS.items() if (on := s.only_with) and config[on] == SETTINGS[on].default}
     config = {key: value for key, value in config.items() if key not in absent}
     return config, {key: part.version for key, part in components.items()}
 
 
 def teachers(of: Mapping[str, Any]) -> dict[str, Any]:
     """The teacher's part of a resolved configuration, or of the versions of its components, as its own run has it."""
-    common = {k: v for k, v in of.items() if k.partition(".")[0] in COMMON | LATER}
+    common = {k: v for k, v in of.items() if k.partition(".")[0] in COMMON}
     return common | {k.removeprefix("teacher."): v for k, v in of.items() if k.startswith("teacher.")}

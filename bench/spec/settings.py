@@ -4,64 +4,74 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from bench.errors import BenchError, unknown
 
-# What every method has, with the same ranges for all: equal budgets by construction.
-COMMON: dict[str, Any] = {
-    "lr": 2e-3,
-    "weight_decay": 1e-4,
-    "batch_size": 2048,
-    "embedding": 16,
-    "id_dropout": 0.1,
-    "features": "concat",
-    "norm": "none",
-    "schedule": "constant",
-    "warmup": 0.0,
-    "grad_clip": 0.0,
-    "decay_embeddings": False,
-    "precision": "float32",
-    "balancer": "uniform",
-}
+Allowed = tuple[str, Callable[[Any], bool]]
+_POSITIVE: Allowed = ("must be positive", lambda value: value > 0)
+_NOT_NEGATIVE: Allowed = ("must be at least 0", lambda value: value >= 0)
+_SHARE: Allowed = ("must be at least 0 and below 1", lambda value: 0 <= value < 1)
 
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "features": ("concat", "dcn", "fm"),
-    "norm": ("none", "batch", "layer", "batch_fused"),
-    "schedule": ("constant", "cosine", "linear"),
-    "precision": ("float32", "bfloat16"),
-    "embedding_updates": ("dense", "rows"),
-    "augment": ("none", "crop", "mask", "reorder", "substitute", "mixup", "token_dropout", "swap"),
-}
+@dataclass(frozen=True)
+class Setting:
+    """A setting that all methods have.
+
+    search: the range that `bench tune` searches, the same for all methods: equal budgets by construction. choices: the
+    names that it may be. allowed: what its value must be, in words, and whether one is. only_with: the setting without
+    which, at its default, this one is no part of a configuration, so that records from before it keep their keys. A
+    class names own settings of this sort in ``later``: each is a part only where it is not at its default.
+    """
+
+    default: Any
+    search: BaseDistribution | None = None
+    choices: tuple[str, ...] = ()
+    allowed: Allowed | None = None
+    only_with: str = ""
+
+    def check(self, key: str, value: Any) -> None:
+        """Raises BenchError for a value that this setting cannot have."""
+        if self.choices and value not in self.choices:
+            raise unknown(f"value of '{key}'", value, self.choices)
+        if self.allowed is not None and not self.allowed[1](value):
+            raise BenchError(f"setting '{key}' {self.allowed[0]}, got {json.dumps(value)}")
 
 
-# Common settings that came after the first records. Where ``augment`` is "none", neither of its two is a part of a
-# configuration, so that records from before them keep their keys; nor is ``embedding_updates`` where it is "dense". A
-# class names its own such settings in ``later``: each is a part only where it is not at its default.
-AUGMENT: dict[str, Any] = {"augment": "none", "augment_rate": 0.2}
+def _named(*choices: str, search: Sequence[str] | None = None, only_with: str = "") -> Setting:
+    """A setting that is one of some names, the first by default; all of them are searched, or those named."""
+    searched = choices if search is None else search
+    return Setting(choices[0], CategoricalDistribution(searched) if searched else None, choices, only_with=only_with)
 
 
-LATER: dict[str, Any] = AUGMENT | {"embedding_updates": "dense"}
+SETTINGS: dict[str, Setting] = {
+    "lr": Setting(2e-3, FloatDistribution(1e-4, 1e-2, log=True), allowed=_POSITIVE),
+    "weight_decay": Setting(1e-4, FloatDistribution(1e-6, 1e-1, log=True)),
+    "batch_size": Setting(2048, CategoricalDistribution([512, 1024, 2048, 4096]), allowed=_POSITIVE),
+    "embedding": Setting(16, CategoricalDistribution([8, 16, 32]), allowed=_POSITIVE),
+    "id_dropout": Setting(0.1, FloatDistribution(0.0, 0.5)),
+    "features": _named("concat", "dcn", "fm"),
+    "norm": _named("none", "batch", "layer", "batch_fused", search=["none", "batch", "layer"]),  # the last is for speed
+    "schedule": _named("constant", "cosine", "linear"),
+    "warmup": Setting(0.0, FloatDistribution(0.0, 0.2), allowed=_SHARE),
+    "grad_clip": Setting(0.0, CategoricalDistribution([0.0, 0.1, 1.0, 10.0]), allowed=_NOT_NEGATIVE),
+    "decay_embeddings": Setting(False, CategoricalDistribution([False, True])),
+    "precision": _named("float32", "bfloat16", search=["float32"]),  # chosen for the hardware, not searched
+    "balancer": Setting("uniform"),
+    "augment": _named(
+        "none", "crop", "mask", "reorder", "substitute", "mixup", "token_dropout", "swap",
+        search=(), only_with="augment",
+    ),
+    "augment_rate": Setting(0.2, only_with="augment"),
+    "embedding_updates": _named("dense", "rows", search=(), only_with="embedding_updates"),
+}  # fmt: skip
 
-
-COMMON_SPACE: dict[str, BaseDistribution] = {
-    "lr": FloatDistribution(1e-4, 1e-2, log=True),
-    "weight_decay": FloatDistribution(1e-6, 1e-1, log=True),
-    "batch_size": CategoricalDistribution([512, 1024, 2048, 4096]),
-    "embedding": CategoricalDistribution([8, 16, 32]),
-    "id_dropout": FloatDistribution(0.0, 0.5),
-    "features": CategoricalDistribution(CHOICES["features"]),
-    "norm": CategoricalDistribution(["none", "batch", "layer"]),  # the fused one is chosen for speed, not searched
-    "schedule": CategoricalDistribution(CHOICES["schedule"]),
-    "warmup": FloatDistribution(0.0, 0.2),
-    "grad_clip": CategoricalDistribution([0.0, 0.1, 1.0, 10.0]),
-    "decay_embeddings": CategoricalDistribution([False, True]),
-    "precision": CategoricalDistribution(["float32"]),  # chosen for the hardware, not searched
-}
+COMMON: dict[str, Any] = {key: setting.default for key, setting in SETTINGS.items()}
+COMMON_SPACE: dict[str, BaseDistribution] = {k: s.search for k, s in SETTINGS.items() if s.search is not None}
 
 
 def own_settings(cls: type[Any]) -> dict[str, Any]:

@@ -23,17 +23,14 @@ from bench.storage import cache
 from bench.storage.atomic import clear_abandoned, write_atomically
 from bench.training.snapshot import Start, decode, optimizer_state, packed, restore_method
 
-FORMAT = 1
-
+FORMAT = 2
 
 _asked = False  # SIGTERM has come
-
-
 _deferred = False  # and waits for the end of a batch
 
 
 def catch_sigterm() -> Any:
-    """From now on SIGTERM raises Terminated here: at once or, in a training that has a keeper, at the end of a batch,
+    """From now on SIGTERM raises Terminated here: at once or, in a training with checkpoints, at the end of a batch,
     when its state has been kept. To be called in the main thread; returns the former handler."""
     global _asked
     _asked = False
@@ -47,7 +44,7 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
 
-class Keeper:
+class Checkpointer:
     """Keeps the trainings of one run: ``checkpoints/<key>[-stage].safetensors`` in the cache, every ``minutes``.
 
     belongs: what else must be the same for a file to be of use: data, code, device. A file of other things, or a
@@ -102,16 +99,16 @@ class Keeper:
         return _asked or time.monotonic() >= self._next
 
     def ended(self) -> bool:
-        """The same at the end of a training: it is also kept if an earlier state of it was."""
+        """Is the end of a training to be kept? Also if an earlier state of it was."""
         return self.due() or self.path.exists()
 
-    def keep(self, method: Method, optimizer: torch.optim.Optimizer, **loop: Any) -> None:
-        """Writes the state of method, optimiser and generators, and of the training loop. Raises Terminated then if
+    def keep(self, method: Method, optimizer: torch.optim.Optimizer, loop: Any) -> None:
+        """Writes the state of method, optimiser and generators, and of the loop, a dataclass. Raises Terminated then if
         SIGTERM has come. Where it cannot be kept, that is reported, and the training goes on without."""
         try:
             devices = [p.device for p in itertools.islice(method.parameters(), 1) if p.device.type == "cuda"]
             state = {
-                **loop,
+                "loop": loop,
                 "method": self._start.changes(),
                 "optimizer": optimizer_state(method, optimizer),
                 "random": [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)],

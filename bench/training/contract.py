@@ -28,10 +28,10 @@ from bench.storage import cache
 from bench.training.build import build
 from bench.training.loop import Fit, fit
 from bench.training.predict import evaluate
+from bench.training.recipe import Recipe
 
 # Small simulated task sets that between them have every kind, scope and sample space: a funnel, ratings, news.
 TASK_SETS = ("sim-shop", "sim-video", "sim-news")
-
 
 SMALL = {"users": 40, "items": 100, "groups": 200}
 EPOCHS = 4  # of a training: as many as show that the loss falls, for metaheac too
@@ -210,17 +210,7 @@ def learns(name: str, data: Data) -> None:
 
 
 def _fit(method: Method, data: Data, epochs: int) -> Fit:
-    return fit(
-        method,
-        data.train,
-        data.valid,
-        lr=0.01,
-        weight_decay=0.0,
-        batch_size=256,
-        epochs=epochs,
-        patience=epochs,
-        seed=0,
-    )
+    return fit(method, data.train, data.valid, Recipe(0.01, 0.0, 256, epochs, patience=epochs))
 
 
 Trained = tuple[Method, Fit, dict[str, np.ndarray]]

@@ -12,18 +12,13 @@ from bench.api import Method, Task
 from bench.data.tensors import Split
 from bench.nn.norms import FusedLayer
 from bench.storage.spill import Spilled
-from bench.training.score import Predictions, Scores, score
+from bench.training.score import Predictions
 
 EVALUATION_ROWS = 16384
-
 
 # What such a batch has in the layers of a wide network is more than a processor's cache holds. For the other norms the
 # number stays what it was at the first records: a product of another number of rows may round in another way.
 FUSED_ROWS = 2048
-
-
-class Diverged(Exception):
-    """A loss or prediction is not finite."""
 
 
 def evaluate(method: Method, split: Split) -> dict[str, np.ndarray]:
@@ -36,7 +31,7 @@ def evaluate(method: Method, split: Split) -> dict[str, np.ndarray]:
 
 
 def predict(method: Method, split: Split) -> Predictions:
-    """The same to be scored: those of a large split are in files, which go with what is returned."""
+    """Returns predictions to be scored: those of a large split are in files, which go with what is returned."""
     if not split.large:
         return evaluate(method, split)
     spilled = {t.name: Spilled() for t in method.tasks}
@@ -60,10 +55,3 @@ def _prediction(task: Task, output: Tensor) -> Tensor:
     if task.kind == "binary":
         return output.sigmoid()
     return output.softmax(dim=1) if task.kind == "multiclass" else output
-
-
-def finite_score(split: Split, predictions: Predictions, *, primary_only: bool = False) -> Scores:
-    try:
-        return score(split, predictions, primary_only=primary_only)
-    except ValueError as error:
-        raise Diverged(str(error)) from error

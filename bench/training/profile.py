@@ -19,7 +19,7 @@ from bench.data.load import Data
 from bench.data.tensors import Split
 from bench.spec import Spec
 from bench.training.build import declines
-from bench.training.session import Seen, trained
+from bench.training.session import TrainingView, trained
 
 STEPS, OPERATORS = 20, 15
 OPTIMIZER = "Optimizer.step"
@@ -37,7 +37,9 @@ def profile(spec: Spec, data: Data, device: torch.device, trace: Path | None = N
     rows = min(STEPS * spec.config["batch_size"], data.train.rows)
     train = data.train.cut(int(torch.searchsorted(data.train.start, rows)))[0]
     # Another checksum, so that a teacher trained on the part is not taken for one trained on all.
-    seen = Seen(data.schema, _Named.of(train), _Named.of(data.valid), {"sha256": f"{data.meta['sha256']} profiled"})
+    seen = TrainingView(
+        data.schema, _Named.of(train), _Named.of(data.valid), {"sha256": f"{data.meta['sha256']} profiled"}
+    )
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     measured = profiler(activities=activities, acc_events=True)
     clock: list[float] = []

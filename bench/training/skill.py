@@ -9,7 +9,7 @@ import numpy as np
 from bench import metrics
 from bench.api import Method, Task
 from bench.data.tensors import Split
-from bench.training.predict import finite_score, predict
+from bench.training.predict import predict
 from bench.training.score import Scores, chance, score
 
 
@@ -35,7 +35,7 @@ def constants(train: Split, split: Split) -> Scores:
     return score(split, chance(train, split), primary_only=True)
 
 
-def kept_from(train: Split, share: float) -> tuple[Split, Split]:
+def split_off_meta(train: Split, share: float) -> tuple[Split, Split]:
     """The training part without the latest ``share`` of its groups, and these."""
     return train.cut(round((1 - share) * train.groups))
 
@@ -43,6 +43,6 @@ def kept_from(train: Split, share: float) -> tuple[Split, Split]:
 def on_meta(method: Method, meta: Split, constant: Scores) -> tuple[dict[str, float], dict[str, float]]:
     """Every task's primary metric on meta-validation, and its skill over ``constant``, the scores of the best constant
     there; of the tasks for which they are defined."""
-    scores = finite_score(meta, predict(method, meta), primary_only=True)
+    scores = score(meta, predict(method, meta), primary_only=True)
     primary = {t.name: scores[t.name][t.metrics[0]] for t in method.tasks}
     return {k: v for k, v in primary.items() if v is not None}, skills(method.tasks, scores, constant)

@@ -35,7 +35,7 @@ def outcome_of(study: Study, counted: Sequence[FrozenTrial], device: torch.devic
         "schema": STUDY_SCHEMA,
         "key": study.key,
         "study": study.about,
-        "trials": [_told(study, t) for t in finished],
+        "trials": [_summary(study, t) for t in finished],
         "best": best,
         "importances": _importances(study, finished) if len(complete) >= IMPORTANCE_TRIALS else {},
         "seconds": round(sum(t.user_attrs["seconds"] for t in finished), 3),
@@ -78,9 +78,9 @@ def front(complete: Sequence[FrozenTrial]) -> dict[str, Any]:
     }
 
 
-def _told(study: Study, trial: FrozenTrial) -> dict[str, Any]:
+def _summary(study: Study, trial: FrozenTrial) -> dict[str, Any]:
     noted, complete = trial.user_attrs, trial.state == TrialState.COMPLETE
-    told = {
+    summary = {
         "number": trial.number,
         "state": trial.state.name.lower(),
         "reason": noted["reason"],
@@ -93,8 +93,8 @@ def _told(study: Study, trial: FrozenTrial) -> dict[str, Any]:
         "seconds": noted["seconds"],
     }
     if study.search.pareto:
-        told["values"] = dict(zip(study.judged, trial.values, strict=True)) if complete else None
-    return told
+        summary["values"] = dict(zip(study.judged, trial.values, strict=True)) if complete else None
+    return summary
 
 
 def table(outcome: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -16,7 +16,7 @@ from bench.errors import BenchError
 from bench.spec import Spec, rounded
 from bench.spec.settings import COMMON_SPACE, own_settings
 from bench.training.build import build, declines
-from bench.training.session import Seen
+from bench.training.session import TrainingView
 
 WEIGHT = FloatDistribution(1e-6, 1 - 1e-6)  # u of a task's loss weight, which is -log u over the sum of all tasks'
 EQUAL = math.exp(-1)
@@ -85,7 +85,7 @@ def simplex(us: Mapping[str, float]) -> dict[str, float]:
     return {key: -math.log(u) / total for key, u in us.items()}
 
 
-def space_of(spec: Spec, fixed: Mapping[str, Any], seen: Seen, stage: str = "all") -> Space:
+def space_of(spec: Spec, fixed: Mapping[str, Any], seen: TrainingView, stage: str = "all") -> Space:
     """The space of a method on a data set: its own, its trunk's and balancer's, the common one, and the loss weights
     where the balancer is ``uniform`` by default or ``static``. What is fixed is not searched. stage: ``settings``
     leaves out the loss weights, ``weights`` all else.

@@ -20,7 +20,7 @@ from bench.errors import BenchError
 from bench.spec import Spec, derive_seed, digest
 from bench.storage import cache
 from bench.suites.specify import specify
-from bench.training.session import Seen
+from bench.training.session import TrainingView
 from bench.training.skill import constants, skills
 from bench.tuning.space import space_of
 
@@ -57,8 +57,8 @@ class Budget:
     seconds: float | None = None
 
     def counted(self, known: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Those of a study's trials that count: the first, and what has ended. Workers on two machines can begin more
-        than are wanted; these wait until more are."""
+        """Returns the trials of a study that count: the first, and what has ended. Workers on two machines can begin
+        more than are wanted; these wait until more are."""
         return [t for t in known if self.trials is None or t.number < self.trials or t.state in FINISHED]
 
     def spent(self, known: Sequence[FrozenTrial]) -> bool:
@@ -91,7 +91,7 @@ class Study:
         after: Mapping[str, Any] | None = None,
     ) -> None:
         self.spec, self.search, self.storage = spec, search, storage
-        self.seen = Seen.of(load(folder))
+        self.seen = TrainingView.of(load(folder))
         self.before = dict(after["best"]["settings"]) if after else {}
         self.spent_before = (len(after["trials"]), after["seconds"]) if after else (0, 0.0)
         self.space = space_of(with_settings(spec, self.before), dict.fromkeys(fixed), self.seen, search.stage)
@@ -114,7 +114,7 @@ class Study:
         return {**self.before, **self.space.settings(number, params)}
 
     def opened(self) -> optuna.Study:
-        """It in its storage, made if it is new. Raises BenchError if that cannot be used."""
+        """Opens the study in its storage, or makes it there. Raises BenchError if the storage cannot be used."""
         log = self.path.with_suffix(".log")
         pruner = _pruner(self.search.pruner, self.spec.budget["epochs"])
         directions = [StudyDirection.MAXIMIZE] * (len(self.judged) if self.search.pareto else 1)

@@ -13,23 +13,24 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bench.errors import BenchError
 from bench.execution.record import fault
-from bench.training.predict import Diverged, predict
+from bench.training.loop import Report
+from bench.training.predict import predict
 from bench.training.score import score
-from bench.training.session import Report, trained
+from bench.training.session import trained
 from bench.training.skill import skills
 from bench.tuning.study import Study, known_to, with_settings
 
 
-def tried(study: Study, opened: optuna.Study, trial: optuna.Trial, device: torch.device, report: Report) -> str:
+def make_trial(study: Study, opened: optuna.Study, trial: optuna.Trial, device: torch.device, report: Report) -> str:
     """Trains and judges a trial and ends it in the study; returns how it ended, in words."""
     try:
-        _try(study, opened, trial, device, report)
+        _judge(study, opened, trial, device, report)
     except UpdateFinishedTrialError:
         return "was finished by another worker"
     return ending_of(known_to(opened)[trial.number])
 
 
-def _try(study: Study, opened: optuna.Study, trial: optuna.Trial, device: torch.device, report: Report) -> None:
+def _judge(study: Study, opened: optuna.Study, trial: optuna.Trial, device: torch.device, report: Report) -> None:
     seen, tasks = study.seen, study.seen.schema.tasks
     spec = with_settings(study.spec, study.settings(trial.number, trial.params))
     before = max(known_to(opened)[trial.number].intermediate_values, default=0)
@@ -47,10 +48,7 @@ def _try(study: Study, opened: optuna.Study, trial: optuna.Trial, device: torch.
     values, reason, begin = None, None, time.perf_counter()
     try:
         method, fitted = trained(spec, seen, device, report, each_epoch=each_epoch)
-        try:
-            scores = score(seen.valid, predict(method, seen.valid), primary_only=True)
-        except ValueError as error:
-            raise Diverged(str(error)) from error
+        scores = score(seen.valid, predict(method, seen.valid), primary_only=True)
         found = skills(tasks, scores, study.constant)
         values = [found[task] for task in study.judged]
         trial.set_user_attr("valid", {t.name: scores[t.name][t.metrics[0]] for t in tasks})

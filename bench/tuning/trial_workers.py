@@ -20,18 +20,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bench import registry
 from bench.errors import BenchError
-from bench.execution.children import begin, start
+from bench.execution.children import set_up_child, start_child
 from bench.execution.progress import Progress, Silent
 from bench.storage import cache
 from bench.tuning.propose import propose
 from bench.tuning.study import FINISHED, Budget, Study, known_to
-from bench.tuning.trial import ending_of, job_name, tried
+from bench.tuning.trial import ending_of, job_name, make_trial
 
 POLL_S = 0.5
 
-
 BEAT_S, SILENCE_S = 10.0, 60.0  # a worker's sign of life; after how long without one its trial goes to another
-
 
 LIVES = 5  # a trial whose process dies that often is a failure
 
@@ -44,7 +42,7 @@ def work(
         while (trial := worker.next(budget)) is not None:
             progress.begin(job := job_name(study, trial.number))
             with worker.alive(trial):
-                ending = tried(study, opened, trial, device, progress.note)
+                ending = make_trial(study, opened, trial, device, progress.note)
             progress.end(job, ending)
 
 
@@ -171,7 +169,7 @@ def work_in_processes(
 
     def started(name: str) -> Any:
         process = context.Process(target=_worker_process, args=(make, registry.plugins(), budget, device, name))
-        start(process)
+        start_child(process)
         return process
 
     names = [uuid.uuid4().hex for _ in range(workers)]
@@ -211,7 +209,7 @@ def _let_go(opened: optuna.Study, names: Sequence[str]) -> None:
 def _worker_process(
     make: Callable[[], Study], plugins: Sequence[Path], budget: Budget, device: torch.device, name: str
 ) -> None:
-    begin(plugins)
+    set_up_child(plugins)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = make()
     work(study, study.opened(), budget, device, Silent(None), name)

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from baselines.balancers._gradient import GradientBalancer
 from bench import api, registry
 from bench.errors import BenchError
-from bench.execution.run import run
 from bench.suites.specify import specify
 from bench.training import contract
 from bench.training.contract import SMALL, small
 from bench.training.optimizer import optimizer_for
+from tests.support.runs import made
 
 BALANCERS = sorted(registry.entries("balancers"))
 ON_GRADIENTS = [n for n in BALANCERS if issubclass(registry.load_balancer(n), GradientBalancer)]
@@ -181,7 +181,7 @@ def test_no_two_balancers_give_the_same_update() -> None:
     """Static and frozen_average are given weights other than 1: they are weighted sums by definition."""
     given = {"static": {"weights": {"a": 2.0}}}
     balancers = {name: make(name, **given.get(name, {})) for name in BALANCERS}
-    balancers["frozen_average"].on_rehearsal(torch.tensor([1.5, 1.0, 0.5]))
+    balancers["frozen_average"].on_pilot(torch.tensor([1.5, 1.0, 0.5]))
     last = {name: live_through(balancer, epochs=6)[-1] for name, balancer in balancers.items()}
     for a, b in itertools.combinations(BALANCERS, 2):
         assert not torch.allclose(last[a], last[b], rtol=1e-3), f"{a} and {b} move alike"
@@ -619,7 +619,7 @@ def train(balancer: str, **given: Any) -> dict[str, Any]:
         seed=1,
         budget={"epochs": 3, "patience": 3},
     )
-    record, _ = run(spec, device=torch.device("cpu"))
+    record, _ = made(spec)
     assert record["status"] == "ok", record["error"]
     return record
 

@@ -19,7 +19,6 @@ from bench.data import tensors
 from bench.data.load import Data
 from bench.data.mapped import in_memory, mapped
 from bench.data.tensors import Split
-from bench.execution import run
 from bench.metrics.streaming import HALF, IN_PIECES, Auc
 from bench.nn import base_rate, base_rate_of
 from bench.spec import config
@@ -29,6 +28,7 @@ from bench.training.build import build
 from bench.training.contract import SMALL, small, tiny_language_model
 from bench.training.predict import predict
 from bench.training.score import Scores, chance, everything, score
+from tests.support.runs import made
 
 SIZE = 64
 CPU = torch.device("cpu")
@@ -394,7 +394,7 @@ def test_a_run(method: str, data: Data, large: Split) -> None:
     """Trains, selects and evaluates on large parts, twice to the same numbers; predictions are not kept."""
     given = {"lm": tiny_language_model()} if method == "auto_lambda" else {}
     spec = specify("sim-news", method, given=given, knobs=SMALL, budget={"epochs": 2, "patience": 2})
-    records = [run.run(spec, device=CPU) for _ in range(2)]
+    records = [made(spec) for _ in range(2)]
     for record, predictions in records:
         assert record["status"] == "ok", record["error"]
         assert predictions == {}

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 from bench.api import Tables
-from bench.data.logs.histories import histories
-from bench.data.logs.negatives import beside_others
 from bench.data.raw.source import fetch
 from bench.datasets.amazon_2023 import CATEGORIES, Amazon2023
+from bench.datasets.logs.histories import histories
+from bench.datasets.logs.negatives import beside_others
 from bench.errors import BenchError
 from tests.support.formats.amazon_2023 import NAMES, write
 

@@ -62,7 +62,7 @@ def test_from_raw_files_to_a_record(name: str, tmp_path: Path) -> None:
     assert all(found[key] for key in ("domain", "about", "licence", "citation"))
     json.dumps(found, allow_nan=False)
     spec = specify(name, "shared_bottom", knobs=SMALL.get(name), budget={"epochs": 1, "patience": 1})
-    record, predictions = run(spec, device=torch.device("cpu"), folder=folder)
+    record, predictions = run(spec, load(folder), device=torch.device("cpu"))
     assert record["status"] == "ok", record["error"]
     assert set(predictions) == {t.name for t in data.schema.tasks}
     for task in data.schema.tasks:

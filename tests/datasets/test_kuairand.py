@@ -14,11 +14,11 @@ from polars.testing import assert_frame_equal
 
 from bench import registry
 from bench.api import Dataset, Tables
-from bench.data.logs.histories import histories
-from bench.data.logs.short_video import PROFILE, china_day
 from bench.data.raw.source import Download, Local, fetch
 from bench.data.split import assign
 from bench.datasets.kuairand import ATTRIBUTES
+from bench.datasets.logs.histories import histories
+from bench.datasets.logs.short_video import PROFILE, china_day
 from bench.errors import BenchError
 from tests.support.formats.kuairand import Row, log_row, write, write_csv, write_logs
 

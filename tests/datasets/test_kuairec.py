@@ -15,9 +15,9 @@ from polars.testing import assert_frame_equal
 
 from bench import registry
 from bench.api import Dataset, Tables
-from bench.data.logs.short_video import china_day
 from bench.data.raw.source import fetch
 from bench.data.split import assign
+from bench.datasets.logs.short_video import china_day
 from bench.errors import BenchError
 from tests.support.formats.kuairec import View, view, write, write_matrices
 

@@ -10,7 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from bench.api import Tables
-from bench.data.raw.read import read_table
+from bench.datasets.logs.read import read_table
 from bench.datasets.movielens import MD5, MovieLens
 from bench.datasets.movielens_100k import GENRES, MovieLens100K
 from bench.errors import BenchError

@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 from scipy.stats import chisquare
 
 from bench.api import Tables
-from bench.data.logs.negatives import popular_negatives
+from bench.datasets.logs.negatives import popular_negatives
 from bench.datasets.movielens_100k import MovieLens100K
 from bench.errors import BenchError
 from tests.support.formats.movielens_100k import RATINGS, Rating, official, recbole

@@ -11,7 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from bench.api import Tables
-from bench.data.logs.histories import around
+from bench.datasets.logs.histories import around
 from bench.datasets.yambda import COLUMNS, Yambda
 from bench.errors import BenchError
 

@@ -26,6 +26,7 @@ from bench.machine.processes import check, joined, rank, share
 from bench.training.contract import make, small, tiny_language_model
 from bench.training.loop import fit
 from bench.training.predict import evaluate
+from bench.training.recipe import Recipe
 from bench.training.score import everything
 from tests.support.command import SMALL, Bench
 
@@ -78,8 +79,8 @@ def trained(case: str) -> dict[str, Any]:
     train, batch_size = (data.train.cut(8)[0], 1) if case == "single groups" else (data.train, 150)
     method.on_start(train)  # as fit does, once more: output biases are set, not learned
     start = {k: v.detach().clone() for k, v in method.named_parameters()}
-    learning: dict[str, Any] = {"lr": 0.2, "weight_decay": 0.0, "grad_clip": given.get("grad_clip", 0.0)}
-    result = fit(method, train, data.valid, **learning, batch_size=batch_size, epochs=2, patience=2, seed=0)
+    recipe = Recipe(0.2, 0.0, batch_size, epochs=2, patience=2, grad_clip=given.get("grad_clip", 0.0))
+    result = fit(method, train, data.valid, recipe)
     return {
         "start": start,
         "weights": {k: v.detach() for k, v in method.named_parameters()},

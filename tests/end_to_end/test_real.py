@@ -18,9 +18,9 @@ from sklearn.linear_model import LogisticRegression
 
 from bench.data.describe import verify
 from bench.data.load import load
-from bench.data.logs.wording import NEWS, SHOP, VIDEO, Wording
 from bench.data.prepare import configured, prepare
-from bench.execution.execute import execute
+from bench.datasets.logs.wording import NEWS, SHOP, VIDEO, Wording
+from bench.execution.execute import Place, execute
 from bench.execution.progress import Progress
 from bench.metrics import METRICS, skill
 from bench.statistics.intervals import mean_interval
@@ -40,7 +40,7 @@ def run(dataset: str, folder: Path, *methods: str) -> Results:
     setup, seeds = QUICK.datasets[dataset], range(QUICK.seeds)
     specs = [specify(dataset, m, given=setup.settings, seed=s, budget=setup.budget) for m in methods for s in seeds]
     store = Store(folder)
-    execute(specs, store, Progress(len(specs)), device=torch.device("cpu"), workers=2)
+    execute(specs, store, Progress(len(specs)), Place(torch.device("cpu"), workers=2))
     found: Results = {m: [] for m in methods}
     for record in store.records():
         assert record["status"] == "ok", record["error"]

@@ -24,7 +24,7 @@ from bench.data.prepare import prepare
 from bench.storage import cache
 from bench.suites.specify import specify
 from bench.tuning.study import Budget, Search, Study, known_to, training_seed
-from bench.tuning.trial import tried
+from bench.tuning.trial import make_trial
 from bench.tuning.trial_workers import LIVES, Worker
 from tests.support.command import SMALL, Bench, Plugin, Start, until
 
@@ -136,9 +136,9 @@ def test_a_trial_that_two_have_finished_counts_once(study: Callable[..., Study])
         trial = worker.next(BUDGET)
         assert trial is not None
         device = torch.device("cpu")
-        assert tried(made, opened, trial, device, print).startswith("skill ")
+        assert make_trial(made, opened, trial, device, print).startswith("skill ")
         told = opened.trials[0]
-        assert tried(made, opened, trial, device, print) == "was finished by another worker"
+        assert make_trial(made, opened, trial, device, print) == "was finished by another worker"
         assert opened.trials[0] == told
 
 

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Batch, Method, Schema, Task
-from bench.execution import run
 from bench.explain import report
 from bench.explain.attribute import deletion, integrated_gradients, masked, rank_correlation, shuffled
 from bench.explain.measure import attributions, explain
@@ -30,8 +29,10 @@ from bench.training import contract
 from bench.training.contract import make, small
 from bench.training.loop import fit
 from bench.training.predict import evaluate
+from bench.training.recipe import Recipe
 from bench.training.session import trained
 from tests.support.command import SMALL, Bench, Plugin
+from tests.support.runs import data_of, made
 
 CPU = torch.device("cpu")
 SPEC: dict[str, Any] = {
@@ -144,7 +145,7 @@ def test_single_task_models_share_nothing() -> None:
     data, watch = small("sim-news"), Watch()
     method = make("single_task", data.schema)
     with watched(method, watch):
-        fit(method, data.train, data.valid, lr=1e-2, weight_decay=0.0, batch_size=512, epochs=1, patience=1, seed=0)
+        fit(method, data.train, data.valid, Recipe(lr=1e-2, weight_decay=0.0, batch_size=512, epochs=1, patience=1))
     found = watch.summary()
     assert np.all(np.array(found["affinity"]["mean"]) == 0)
     assert found["cosine"] == {}
@@ -159,7 +160,7 @@ def news() -> tuple[Method, Any]:
     data = small("sim-news")
     torch.manual_seed(0)
     method = make("mmoe", data.schema)
-    fit(method, data.train, data.valid, lr=1e-2, weight_decay=0.0, batch_size=256, epochs=4, patience=4, seed=0)
+    fit(method, data.train, data.valid, Recipe(lr=1e-2, weight_decay=0.0, batch_size=256, epochs=4, patience=4))
     return method, data
 
 
@@ -434,13 +435,13 @@ def test_the_simulated_truth_keeps_the_rules_of_the_shop() -> None:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    return explain(specify(**SPEC), device=CPU)
+    return explain(spec := specify(**SPEC), data_of(spec), device=CPU)
 
 
 def test_the_run_is_the_one_that_bench_run_makes(found: dict[str, Any]) -> None:
     """Same key; the validation metrics and gates of its record, bit for bit."""
     spec = specify(**SPEC)
-    record, _ = run.run(spec, device=CPU)
+    record, _ = made(spec)
     assert found["key"] == record["key"]
     assert found["metrics"] == record["metrics"]["valid"]
     assert {name: gate["usage"] for name, gate in found["gates"].items()} == {
@@ -454,7 +455,7 @@ def test_the_test_part_is_never_read(monkeypatch: pytest.MonkeyPatch, found: dic
     whole = module.load
     monkeypatch.setattr(module, "load", lambda folder: replace(whole(folder), test=None, extra=None))
     spec = specify(**SPEC)
-    assert explain(spec, device=CPU) == found
+    assert explain(spec, data_of(spec), device=CPU) == found
 
 
 @pytest.fixture(scope="module")

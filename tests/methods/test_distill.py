@@ -14,7 +14,6 @@ from safetensors import safe_open
 
 from bench.api import Batch, Items, Task, task_loss
 from bench.errors import BenchError
-from bench.execution import run
 from bench.metrics import METRICS
 from bench.spec import Spec, config
 from bench.suites.specify import specify
@@ -25,6 +24,7 @@ from bench.training.skill import constants, on_meta
 from methods.distill import Distill, features_of, soft_loss
 from methods.distill import feature_loss as distance
 from methods.lora import Lora
+from tests.support.runs import made
 
 CPU = torch.device("cpu")
 NAN = float("nan")
@@ -210,9 +210,9 @@ def test_a_shuffled_teacher_says_the_same_of_other_rows() -> None:
 def test_without_a_teachers_terms_it_is_lora(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit: neither the teacher's training nor its answers draw from the student's random numbers."""
     monkeypatch.setattr(Lora, "meta_share", Distill.meta_share)
-    record, plain = run.run(spec("lora"), device=CPU)
+    record, plain = made(spec("lora"))
     assert record["status"] == "ok", record["error"]
-    taught, found = run.run(spec(**given), device=CPU)
+    taught, found = made(spec(**given))
     assert taught["status"] == "ok", taught["error"]
     for task, values in plain.items():
         np.testing.assert_array_equal(found[task], values, err_msg=task)
@@ -229,7 +229,7 @@ def test_a_teacher_is_trained_once_and_found_again(cache: Path) -> None:
         said.clear()
         for path in folder.glob("*") if delete else ():
             path.unlink()
-        record, _ = run.run(chosen, device=CPU, report=said.append)
+        record, _ = made(chosen, report=said.append)
         assert record["status"] == "ok", record["error"]
         assert any(line.startswith("teacher single_task: epoch 1/2") for line in said) == (len(records) != 1)
         (path,) = folder.glob("*")
@@ -240,7 +240,7 @@ def test_a_teacher_is_trained_once_and_found_again(cache: Path) -> None:
     assert [d["epoch"] for d in records[0]["decisions"]] == [1, 2]
     path.write_bytes(b"damaged")
     with pytest.raises(BenchError, match=rf"{path.name} does not hold this teacher; delete it"):
-        run.run(chosen, device=CPU)
+        made(chosen)
     path.unlink()
 
 
@@ -277,9 +277,9 @@ def test_a_setting_that_cannot_be(given: dict[str, Any], told: str) -> None:
 
 
 def test_a_teacher_that_declines_or_diverges() -> None:
-    record, _ = run.run(spec(teacher="esmm"), device=CPU)
+    record, _ = made(spec(teacher="esmm"))
     assert record["status"] == "declined" and record["error"].startswith("teacher 'esmm': no funnel")
-    record, _ = run.run(spec(lr=1e30), device=CPU)
+    record, _ = made(spec(lr=1e30))
     assert record["status"] == "diverged" and record["error"].startswith("teacher 'single_task': ")
 
 

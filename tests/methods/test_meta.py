@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from baselines.metaheac import halves
 from bench.api import Batch, Method, Task
 from bench.data.tensors import Split
-from bench.execution.run import run
 from bench.suites.specify import specify
 from bench.training import contract, loop
 from bench.training.contract import SMALL, small, tiny_language_model
 from bench.training.loop import Fit
 from bench.training.optimizer import optimizer_for
+from bench.training.recipe import Recipe
 from methods.auto_lambda import AutoLambda
 from methods.controller import FASTER, LANGUAGE_MODEL, SGD, SGD_RATE, SLOWER, TRUNK, Action, Controller
+from tests.support.runs import made
 
 STILL = {"trunk.dropout": 0.0, "id_dropout": 0.0, "texts": 0}
 LR = 0.05
@@ -182,8 +183,8 @@ def test_auto_lambda_weighs_the_task_that_helps() -> None:
 
 def fit(method: Method, **given: Any) -> Fit:
     data = small("sim-news")
-    settings = {"lr": 0.01, "weight_decay": 0.0, "batch_size": 256, "epochs": 3, "patience": 99, "seed": 0, **given}
-    return loop.fit(method, settings.pop("train", data.train), settings.pop("valid", data.valid), **settings)
+    settings = {"lr": 0.01, "weight_decay": 0.0, "batch_size": 256, "epochs": 3, "patience": 99, **given}
+    return loop.fit(method, settings.pop("train", data.train), settings.pop("valid", data.valid), Recipe(**settings))
 
 
 @pytest.mark.parametrize("name", ["auto_lambda", "controller"])
@@ -375,10 +376,10 @@ def test_the_controller_recovers_from_a_rate_ten_times_too_high() -> None:
     assert slowed and method.levels[TRUNK] < 0.5
 
 
-def rehearsed(control: str, actions: Sequence[Action]) -> Any:
+def piloted(control: str, actions: Sequence[Action]) -> Any:
     """A control whose two first trainings did ``actions``, the second one in reverse."""
     method = controller(control=control)
-    copies = method.rehearsals()
+    copies = method.pilots()
     assert [c.control for c in copies] == ["metrics", "metrics"]
     for copied, own in zip(copies, (actions, actions[::-1]), strict=True):
         copied.meta = method.meta
@@ -387,7 +388,7 @@ def rehearsed(control: str, actions: Sequence[Action]) -> Any:
         copied.judge = lambda gains, todo=todo: next(todo)
         for epoch in range(1, len(own) + 1):
             copied.on_meta(epoch, {}, {})
-    method.on_rehearsals(copies)
+    method.on_pilots(copies)
     return method
 
 
@@ -400,7 +401,7 @@ ACTIONS = [
 
 
 def test_random_control_has_the_marginals_of_the_controller() -> None:
-    method = rehearsed("random", ACTIONS)
+    method = piloted("random", ACTIONS)
     torch.manual_seed(0)
     drawn = [method.draw() for _ in range(4000)]
     marginals: list[Callable[[Action], Any]] = [
@@ -420,7 +421,7 @@ def test_random_control_has_the_marginals_of_the_controller() -> None:
 
 
 def test_replay_follows_the_mean_schedule_and_reads_nothing() -> None:
-    method = rehearsed("replay", ACTIONS)
+    method = piloted("replay", ACTIONS)
     # Levels of the trunk: 0.5, 0.25, 0.375, 0.375 in the one, 1, 1.5, 0.75, 0.375 in the other.
     wanted = [0.5**0.5, 0.375**0.5, (0.375 * 0.75) ** 0.5, 0.375, 0.375]
     for epoch, level in enumerate(wanted, start=1):
@@ -435,10 +436,10 @@ def test_replay_follows_the_mean_schedule_and_reads_nothing() -> None:
 def test_the_record_has_the_decisions(control: str) -> None:
     given = {"lm": tiny_language_model(), "control": control}
     spec = specify("sim-news", "controller", given=given, knobs=SMALL, budget={"epochs": 2, "patience": 2})
-    record, _ = run(spec, device=torch.device("cpu"))
+    record, _ = made(spec)
     assert record["status"] == "ok", record["error"]
     assert [d["epoch"] for d in record["decisions"]] == [1, 2]
     words = {"metrics": "", "random": "drawn from 4 epochs", "replay": "mean of the first trainings"}
     assert all(words[control] in d["why"] for d in record["decisions"])
-    again, _ = run(spec, device=torch.device("cpu"))
+    again, _ = made(spec)
     assert again["decisions"] == record["decisions"] and again["metrics"] == record["metrics"]

@@ -20,6 +20,7 @@ from bench.training.contract import make, small, tiny_language_model
 from bench.training.loop import fit
 from bench.training.optimizer import groups_of
 from bench.training.predict import evaluate
+from bench.training.recipe import Recipe
 from methods.adapter import After, begin_inside, ends, replace
 from methods.lora import Lora
 
@@ -155,7 +156,7 @@ def test_what_is_frozen_stays_and_what_is_trained_moves(name: str) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(method), "step", spied)
-        fit(method, data.train, data.valid, lr=0.01, weight_decay=0.0, batch_size=256, epochs=2, patience=2, seed=0)
+        fit(method, data.train, data.valid, Recipe(lr=0.01, weight_decay=0.0, batch_size=256, epochs=2, patience=2))
     assert held
     names = dict(method.named_parameters())
     moved = {n for n, p in names.items() if not torch.equal(p, before[n])}

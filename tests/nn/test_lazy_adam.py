@@ -14,9 +14,10 @@ from bench.spec import config
 from bench.training.contract import make, small
 from bench.training.loop import fit
 from bench.training.optimizer import optimizer_for
+from bench.training.recipe import Recipe
 
 GROUP = {"lr": 0.05, "weight_decay": 0.1, "betas": (0.8, 0.95), "eps": 1e-6}
-FIT = {"lr": 0.01, "weight_decay": 0.0, "batch_size": 256, "epochs": 2, "patience": 2}
+FIT = Recipe(lr=0.01, weight_decay=0.0, batch_size=256, epochs=2, patience=2)
 
 
 def trained(batches: list[list[int]], *, sparse: bool) -> Tensor:
@@ -77,7 +78,7 @@ def test_methods_learn_by_it(name: str) -> None:
         torch.manual_seed(1)
         before = float(method.step(batch, optimizer).sum())
         first = {k: v.clone() for k, v in method.state_dict().items()}
-        result = fit(method, data.train, data.valid, **FIT, seed=0)
+        result = fit(method, data.train, data.valid, FIT)
         assert sum(result.curve[-1]["loss"].values()) < before
         states.append((first, method.state_dict()))
     torch.testing.assert_close(states[0][0], states[1][0], atol=1e-5, rtol=1e-5)

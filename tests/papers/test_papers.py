@@ -31,7 +31,7 @@ from bench.suites.specify import specify
 from bench.training import session
 from bench.training.contract import SMALL, tiny_language_model
 from bench.training.loop import fit
-from bench.training.session import Seen
+from bench.training.session import TrainingView
 from tests.support.command import Bench
 from tests.support.files import WRITTEN, write
 
@@ -174,22 +174,22 @@ def test_tables_are_read_and_shown_without_torch() -> None:
 def test_only_the_paper_protocol_selects_on_the_test_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """What training is given under each, and that nothing given under the clean one leads to a test part."""
     data = load(prepare("sim-news", SMALL))
-    given: list[Seen] = []
+    given: list[TrainingView] = []
     parts: list[tuple[Split, Split]] = []
     trained = session.trained
 
-    def spy(spec: Any, seen: Seen, *args: Any, **more: Any) -> Any:
+    def spy(spec: Any, seen: TrainingView, *args: Any, **more: Any) -> Any:
         given.append(seen)
         return trained(spec, seen, *args, **more)
 
-    def fitting(method: Any, train: Split, valid: Split, **more: Any) -> Any:
+    def fitting(method: Any, train: Split, valid: Split, recipe: Any, **more: Any) -> Any:
         parts.append((train, valid))
-        return fit(method, train, valid, **more)
+        return fit(method, train, valid, recipe, **more)
 
     monkeypatch.setattr("bench.execution.run.trained", spy)
     monkeypatch.setattr("bench.training.session.fit", fitting)
     spec = specify("sim-news", "shared_bottom", knobs=SMALL, budget={"epochs": 2, "patience": 1})
-    records = {p: run.run(replace(spec, protocol=p), device=CPU, folder=data.folder)[0] for p in (CLEAN, PAPER)}
+    records = {p: run.run(replace(spec, protocol=p), data, device=CPU)[0] for p in (CLEAN, PAPER)}
     assert [seen.valid.name for seen in given] == ["valid", "test"]
     assert [(train.name, valid.name) for train, valid in parts] == [("train", "valid"), ("train", "test")]
     assert set(vars(given[0])) == {"schema", "train", "valid", "meta"}

@@ -95,7 +95,7 @@ def test_settings_of_components_are_prefixed() -> None:
         ({"norm": "none at all"}, "unknown value of 'norm'"),
         ({"precision": "float16"}, "did you mean 'bfloat16'|did you mean 'float32'"),
         ({"warmup": 1.0}, "at least 0 and below 1"),
-        ({"grad_clip": -1}, "'grad_clip' at least 0"),
+        ({"grad_clip": -1}, "'grad_clip' must be at least 0"),
     ],
 )
 def test_bad_settings(given_: dict[str, object], message: str) -> None:
@@ -130,7 +130,7 @@ def test_parse() -> None:
 
 
 def test_common_settings_have_ranges_that_hold_their_defaults() -> None:
-    assert set(COMMON_SPACE) == set(COMMON) - {"balancer"}
+    assert set(COMMON) - set(COMMON_SPACE) == {"balancer", "augment", "augment_rate", "embedding_updates"}
     for key, space in COMMON_SPACE.items():
         assert space._contains(space.to_internal_repr(COMMON[key])), key
 

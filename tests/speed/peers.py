@@ -32,6 +32,7 @@ from bench.spec import config
 from bench.training.build import build
 from bench.training.loop import fit
 from bench.training.predict import evaluate
+from bench.training.recipe import Recipe
 from bench.training.score import score
 
 # 217,980 rows of embeddings; the first nine fields and 23 numbers are the user's, as in AliExpress.
@@ -131,8 +132,8 @@ class Engine(Side):
     def epoch(self) -> None:
         self.epochs += 1
         set_up()
-        settings = {"lr": LR, "weight_decay": 0.0, "batch_size": BATCH, "epochs": 1, "patience": 1}
-        fit(self.method, self.splits[0], self.few, seed=self.epochs, **settings)  # type: ignore[arg-type]
+        recipe = Recipe(LR, weight_decay=0.0, batch_size=BATCH, epochs=1, patience=1, seed=self.epochs)
+        fit(self.method, self.splits[0], self.few, recipe)
         torch.use_deterministic_algorithms(False)
 
     def evaluate(self) -> list[float]:

@@ -28,6 +28,7 @@ from bench.machine.device import peak_mb, set_up
 from bench.spec import config
 from bench.training.build import build
 from bench.training.loop import fit
+from bench.training.recipe import Recipe
 
 CHUNK, GROUP = 1_000_000, 10
 ITEMS, BRANDS, USERS, AGES, SLOTS = 20_000, 300, 50_000, 100, 20
@@ -180,8 +181,8 @@ def main() -> None:
         torch.manual_seed(0)
         resolved, _ = config.resolve("shared_bottom", {})
         method = build("shared_bottom", resolved, data.schema)
-        settings = {"lr": 0.001, "weight_decay": 0.0, "batch_size": BATCH, "epochs": 1, "patience": 1}
-        done = fit(method, Some.of(data.train, given.steps), data.valid, seed=0, **settings)  # type: ignore[arg-type]
+        recipe = Recipe(lr=0.001, weight_decay=0.0, batch_size=BATCH, epochs=1, patience=1)
+        done = fit(method, Some.of(data.train, given.steps), data.valid, recipe)
         found |= {"rows_per_s": Some.counted / Some.seconds, "now_mb": Some.now_mb, "valid": done.curve[0]["valid"]}
     else:
         start, rows = time.perf_counter(), 0

@@ -20,6 +20,7 @@ from bench.spec import config
 from bench.training.build import build as built
 from bench.training.loop import fit
 from bench.training.optimizer import optimizer_for
+from bench.training.recipe import Recipe
 
 SETTINGS = {"batch_size": 4096}
 ROUNDS = 5
@@ -68,12 +69,7 @@ def test_training_against_a_bare_loop(name: str, data: Data, benchmark: Callable
             model,
             data.train,
             data.valid,
-            lr=settings["lr"],
-            weight_decay=settings["weight_decay"],
-            batch_size=SETTINGS["batch_size"],
-            epochs=1,
-            patience=1,
-            seed=0,
+            Recipe(settings["lr"], settings["weight_decay"], SETTINGS["batch_size"], epochs=1, patience=1),
         )
         return done.seconds
 

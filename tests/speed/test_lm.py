@@ -31,6 +31,7 @@ from bench.text.tower import Tower
 from bench.training.build import build
 from bench.training.loop import Fit, fit
 from bench.training.optimizer import optimizer_for
+from bench.training.recipe import Recipe
 from methods._tuned import Tuned
 from tests.speed.report import report
 
@@ -127,7 +128,8 @@ def loop(data: Data, given: dict[str, Any], *, histories: bool) -> tuple[Tuned, 
 def learn(method: Tuned, train: Split, valid: Split, resolved: dict[str, Any], epochs: int, seed: int = 0) -> Fit:
     """Trains as any run does."""
     keys = ("lr", "weight_decay", "batch_size")
-    return fit(method, train, valid, **{k: resolved[k] for k in keys}, epochs=epochs, patience=epochs, seed=seed)
+    recipe = Recipe(**{k: resolved[k] for k in keys}, epochs=epochs, patience=epochs, seed=seed)
+    return fit(method, train, valid, recipe)
 
 
 def losses_of(method: Tuned) -> list[Tensor]:

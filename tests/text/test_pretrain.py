@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.data.load import load
-from bench.data.logs.wording import NEWS
 from bench.data.prepare import prepare
+from bench.datasets.logs.wording import NEWS
 from bench.errors import BenchError
 from bench.text import encode, models, pretrain, recall
 from bench.text.network import network as load_network

@@ -16,28 +16,28 @@ import torch
 from bench import registry
 from bench.api import Method
 from bench.data.tensors import Split
-from bench.execution import run
 from bench.storage import cache
 from bench.suites.specify import specify
 from bench.training import checkpoint, contract
-from bench.training.checkpoint import Keeper
+from bench.training.checkpoint import Checkpointer
 from bench.training.contract import small, tiny_language_model
 from bench.training.loop import Fit, fit
 from bench.training.predict import evaluate
-from bench.training.skill import kept_from
+from bench.training.recipe import Recipe
+from bench.training.skill import split_off_meta
 from methods._tuned import Tuned
 from methods.controller import Action
+from tests.support.runs import made
 
 EPOCHS, SIZE = 3, 256
 GROUPS, SMALL_SIZE = 60, 100  # of the training part, where all methods are trained
-Records = Callable[[Path], dict[str, Any]]
 
 
 class Cut(BaseException):
     """A process is killed."""
 
 
-class Killed(Keeper):
+class Killed(Checkpointer):
     """Keeps the state at one batch, or at the end, and is killed there."""
 
     def __init__(self, at: int, key: str = "test") -> None:
@@ -48,8 +48,8 @@ class Killed(Keeper):
         self.batch += 1
         return self.batch == self.at
 
-    def keep(self, *given: Any, **loop: Any) -> None:
-        super().keep(*given, **loop)
+    def keep(self, *given: Any) -> None:
+        super().keep(*given)
         raise Cut
 
 
@@ -64,7 +64,7 @@ class Goes(Killed):
         return False
 
 
-class Disturbed(Keeper):
+class Disturbed(Checkpointer):
     """Goes on in a process with other random numbers."""
 
     def begin(self, method: Method) -> dict[str, Any] | None:
@@ -81,10 +81,10 @@ def clean() -> Iterator[None]:
         path.unlink()
 
 
-def learn(method: Method, data: Any, keeper: Keeper | None = None, **given: Any) -> Fit:
+def learn(method: Method, data: Any, checkpointer: Checkpointer | None = None, **given: Any) -> Fit:
     usual: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.01, "batch_size": SIZE, "epochs": EPOCHS, "patience": EPOCHS}
     usual |= {"seed": 0, "schedule": "cosine", "warmup": 0.1, "grad_clip": 1.0}
-    return fit(method, data.train, data.valid, **usual | given, keeper=keeper)
+    return fit(method, data.train, data.valid, Recipe(**usual | given), checkpointer=checkpointer)
 
 
 def batches(split: Split) -> int:
@@ -153,7 +153,7 @@ def test_on_resume_of_auto_lambda() -> None:
         method.meta_share = 0.5
         return method
 
-    assert kept_from(data.train.cut(GROUPS)[0], 0.5)[1].rows > 2 * SMALL_SIZE
+    assert split_off_meta(data.train.cut(GROUPS)[0], 0.5)[1].rows > 2 * SMALL_SIZE
     assert_resumes(make, data)
 
 
@@ -221,9 +221,9 @@ def test_state_that_no_file_can_hold(
     """A line says which, and the training goes on without checkpoints; unless the class makes that state anew."""
     data = small("sim-news")
     monkeypatch.setattr(registry, "load_method", lambda name: cls)
-    keeper = Keeper("test", 1e-9, {})
-    learn(contract.make("odd", data.schema), data, keeper)
-    assert keeper.path.exists() == kept
+    checkpointer = Checkpointer("test", 1e-9, {})
+    learn(contract.make("odd", data.schema), data, checkpointer)
+    assert checkpointer.path.exists() == kept
     why = "attribute 'factors': list_iterator is no plain data; see Method.on_resume"
     assert capsys.readouterr().err == ("" if kept else f"bench: no checkpoints of test ({why})\n")
 
@@ -257,16 +257,16 @@ def test_a_useless_file_is_left_out_of_account(
     again = contract.make("shared_bottom", data.schema)
     step = again.step
     again.step = lambda *given: (steps.append(1), step(*given))[1]  # type: ignore[assignment, func-returns-value]
-    found = learn(again, data, Keeper("test", 1.0, belongs))
+    found = learn(again, data, Checkpointer("test", 1.0, belongs))
     assert capsys.readouterr().err == f"bench: {first.path} {why}; the run starts anew\n"
     assert len(steps) == batches(data.train) * EPOCHS and found.curve == wanted.curve
 
 
-# A run has several trainings where it learns from a teacher, or from rehearsals. (method, settings, kinds of files)
+# A run has several trainings where it learns from a teacher, or from pilot runs. (method, settings, kinds of files)
 STAGES = [
     ("shared_bottom", {"balancer": "frozen_average"}, {"", "-balancer"}),
     pytest.param(
-        "controller", {"control": "random"}, {"", "-rehearsal0", "-rehearsal1"}, marks=pytest.mark.slow, id="controller"
+        "controller", {"control": "random"}, {"", "-pilot0", "-pilot1"}, marks=pytest.mark.slow, id="controller"
     ),
     pytest.param("distill", {"teacher": "lora"}, {"", "-teacher"}, marks=pytest.mark.slow, id="distill"),
 ]
@@ -285,30 +285,30 @@ def test_every_training_of_a_run(
     spec = specify(
         "sim-news", method, given=given | {"batch_size": SIZE}, knobs=knobs, budget={"epochs": 2, "patience": 2}
     )
-    whole, _ = run.run(spec, device=torch.device("cpu"))
+    whole, _ = made(spec)
     assert whole["status"] == "ok", whole["error"]
     for path in (cache.root() / "teachers").glob("*"):
         path.unlink()
     lives, steps = 0, [0]
-    usual = Keeper.keep
+    usual = Checkpointer.keep
 
-    def due(self: Keeper) -> bool:
+    def due(self: Checkpointer) -> bool:
         steps[0] += 1
         return steps[0] % 7 == 0
 
-    def keep(self: Keeper, *parts: Any, **loop: Any) -> None:
-        usual(self, *parts, **loop)
-        if loop["place"]["done"]:
+    def keep(self: Checkpointer, method: Method, optimizer: torch.optim.Optimizer, loop: Any) -> None:
+        usual(self, method, optimizer, loop)
+        if loop.batches:
             raise Cut
 
-    monkeypatch.setattr(Keeper, "due", due)
-    monkeypatch.setattr(Keeper, "keep", keep)
+    monkeypatch.setattr(Checkpointer, "due", due)
+    monkeypatch.setattr(Checkpointer, "keep", keep)
     files: set[str] = set()
     while True:
         lives += 1
         assert lives < 50
         try:
-            found, _ = run.run(spec, device=torch.device("cpu"), checkpoint=1.0)
+            found, _ = made(spec, checkpoint=1.0)
             break
         except Cut:
             files |= {p.stem.removeprefix(spec.key) for p in (cache.root() / "checkpoints").glob("*.safetensors")}

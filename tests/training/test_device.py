@@ -19,7 +19,7 @@ from bench.suites.specify import specify
 from bench.training.contract import SMALL, make, small, tiny_language_model
 from bench.training.optimizer import optimizer_for
 from bench.training.predict import evaluate
-from bench.training.session import Seen, trained
+from bench.training.session import TrainingView, trained
 from tests.support import pretended
 
 METHODS = sorted(registry.methods())
@@ -36,7 +36,7 @@ def gpu(test: Callable[..., None]) -> Callable[..., None]:
 def outcome(
     name: str, device: torch.device, epochs: int = 1, **given: Any
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Curve and test predictions of a run by the engine, teachers and rehearsals included."""
+    """Curve and test predictions of a run by the engine, teachers and pilot runs included."""
     data = small("sim-news")
     if registry.load_method(name).declines(data.schema):
         data = small("sim-shop")  # a funnel
@@ -44,7 +44,7 @@ def outcome(
     if "lm" in settings:
         given["lm"] = tiny_language_model()
     spec = specify("sim-news", name, given=given, knobs=SMALL, budget={"epochs": epochs, "patience": epochs})
-    method, done = trained(spec, replace(Seen.of(data), train=data.train.cut(GROUPS)[0]), device)
+    method, done = trained(spec, replace(TrainingView.of(data), train=data.train.cut(GROUPS)[0]), device)
     assert {t.device.type for t in [*method.parameters(), *method.buffers()]} <= {device.type}
     return done.curve, evaluate(method, data.test)
 

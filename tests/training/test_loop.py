@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from bench import metrics, registry
 from bench.api import Batch, Items, Method, Task, group_softmax_loss, task_loss
 from bench.data.load import Data
-from bench.execution.run import run
+from bench.errors import Diverged
 from bench.nn import BatchNorm, Dropout, Gate, HistoryAttention, base_rate, mlp, mlps
 from bench.nn.features import FeatureInputs
 from bench.nn.norms import FusedLayer
@@ -23,7 +23,7 @@ from bench.nn.schedule import rate as factor
 from bench.spec import config, derive_seed
 from bench.spec.settings import COMMON
 from bench.suites.specify import specify
-from bench.training import predict, score
+from bench.training import loop, predict, score
 from bench.training.build import build
 from bench.training.contract import (
     ON_DATA,
@@ -39,8 +39,10 @@ from bench.training.contract import (
 )
 from bench.training.loop import Fit, fit
 from bench.training.optimizer import optimizer_for
-from bench.training.predict import EVALUATION_ROWS, Diverged
+from bench.training.predict import EVALUATION_ROWS
+from bench.training.recipe import Recipe
 from bench.training.skill import mean_skill
+from tests.support.runs import made
 
 NAN = math.nan
 
@@ -192,7 +194,7 @@ def test_history_attention_ignores_padding() -> None:
 def test_fit_cannot_see_the_test_part() -> None:
     assert list(inspect.signature(fit).parameters)[:3] == ["method", "train", "valid"]
     assert not any("test" in name for name in inspect.signature(fit).parameters)
-    source = inspect.getsource(fit)
+    source = inspect.getsource(fit) + inspect.getsource(loop._Training)
     assert "test" not in source
 
 
@@ -238,10 +240,10 @@ def run_script(
 
     monkeypatch.setattr("bench.training.predict.evaluate", evaluate)
     monkeypatch.setattr("bench.training.skill.score", scored)
-    monkeypatch.setattr("bench.training.predict.score", scored)
+    monkeypatch.setattr("bench.training.loop.score", scored)
     monkeypatch.setattr("bench.training.skill.chance", lambda a, b: {t.name: 0.5 for t in data.schema.tasks})
     done = fit(
-        method, data.train, data.valid, lr=0.1, weight_decay=0.0, batch_size=64, epochs=6, patience=patience, seed=0
+        method, data.train, data.valid, Recipe(lr=0.1, weight_decay=0.0, batch_size=64, epochs=6, patience=patience)
     )
     return method, done
 
@@ -281,7 +283,7 @@ def test_divergence_is_an_outcome() -> None:
     data = small("sim-news")
     method = make("shared_bottom", data.schema)
     with pytest.raises(Diverged, match="finite"):
-        fit(method, data.train, data.valid, lr=1e30, weight_decay=0.0, batch_size=64, epochs=3, patience=3, seed=0)
+        fit(method, data.train, data.valid, Recipe(lr=1e30, weight_decay=0.0, batch_size=64, epochs=3, patience=3))
 
 
 def test_weight_decay_spares_biases_and_embeddings() -> None:
@@ -549,7 +551,7 @@ def test_a_norm_stands_behind_every_linear_layer_of_an_mlp() -> None:
 
 def fit_once(method: Method, data: Data, **given: Any) -> Fit:
     usual = {"lr": 0.01, "weight_decay": 0.0, "batch_size": 256, "epochs": 1, "patience": 9, "seed": 0}
-    return fit(method, data.train, data.valid, **usual | given)
+    return fit(method, data.train, data.valid, Recipe(**usual | given))
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
@@ -690,7 +692,7 @@ def test_gates_tell_their_shares_and_their_dead() -> None:
 def test_the_record_has_the_gates_of_the_validation_part() -> None:
     given = {"knobs": SMALL, "budget": {"epochs": 1, "patience": 1}}
     spec = specify("sim-news", "mmoe", **given)
-    record, _ = run(spec, device=torch.device("cpu"))
+    record, _ = made(spec)
     data = small("sim-news")
     assert set(record["gates"]) == {f"gates.{t.name}" for t in data.schema.tasks}
     torch.manual_seed(derive_seed("weights", 0))
@@ -704,5 +706,5 @@ def test_the_record_has_the_gates_of_the_validation_part() -> None:
         usage = method.get_submodule(path).usage
         assert found["usage"] == pytest.approx((usage / usage.sum()).tolist(), rel=1e-4)
         assert found["dead"] == sum(share < 0.1 / 4 for share in found["usage"]) / 4
-    ungated, _ = run(specify("sim-news", "shared_bottom", **given), device=torch.device("cpu"))
+    ungated, _ = made(specify("sim-news", "shared_bottom", **given))
     assert ungated["gates"] == {}

@@ -12,23 +12,22 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-import torch
 
 from bench import metrics, registry
 from bench.data.load import load
 from bench.data.prepare import prepare
 from bench.errors import BenchError
-from bench.execution import run
 from bench.spec.settings import COMMON_SPACE
 from bench.storage.records import Store
 from bench.suites.specify import specify
 from bench.training.contract import tiny_language_model
-from bench.training.session import Seen
+from bench.training.session import TrainingView
 from bench.training.skill import constants
 from bench.tuning.propose import propose
 from bench.tuning.space import EQUAL, Space, _around, simplex, space_of
 from bench.tuning.study import Search, training_seed
 from tests.support.command import SMALL, Bench, Plugin
+from tests.support.runs import made
 
 KNOBS = {"users": 60, "items": 100, "groups": 200}
 WORDS = ("-d", "sim-news", *SMALL, "--epochs", 2)
@@ -36,8 +35,8 @@ TASKS = ("click", "rec", "read_time", "rank", "interest")
 Refused = Callable[..., str]
 
 
-def small() -> Seen:
-    return Seen.of(load(prepare("sim-news", KNOBS)))
+def small() -> TrainingView:
+    return TrainingView.of(load(prepare("sim-news", KNOBS)))
 
 
 def space(method: str, **fixed: Any) -> Space:
@@ -145,7 +144,7 @@ def test_the_value_of_trial_0_is_that_of_an_ordinary_run(study: Callable[..., di
     found = study("single_task", 1)
     spec = specify("sim-news", "single_task", knobs=KNOBS, seed=training_seed(0), budget={"epochs": 2})
     assert spec.to_dict() == found["study"]["spec"]
-    record, _ = run.run(spec, device=torch.device("cpu"))
+    record, _ = made(spec)
     base = constants(small().train, small().valid)
     skills = []
     for task in record["tasks"]:

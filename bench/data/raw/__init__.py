@@ -1,1 +1,1 @@
-"""Gets raw files, unpacks archives, and reads tables with errors that name file, line and column."""
+"""Raw files: where they come from, and what is in archives."""

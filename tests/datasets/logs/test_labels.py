@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from bench.data.logs.classes import frequent_classes, with_other
-from bench.data.logs.moments import seconds
+from bench.datasets.logs.classes import frequent_classes, with_other
+from bench.datasets.logs.moments import seconds
 
 
 def test_moments_are_on_the_log_s_clock_unless_they_say_otherwise() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from bench.api import Task
-from bench.data.raw.read import read_columns, reject
+from bench.datasets.logs.read import read_columns, reject
 
 HOUR = 3_600_000  # milliseconds
 PROFILE = (

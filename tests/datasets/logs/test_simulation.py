@@ -19,9 +19,9 @@ from sklearn.metrics import roc_auc_score
 from bench import registry
 from bench.api import Tables
 from bench.data.encode import check
-from bench.data.logs.simulation import PLACES, Simulated, _distinct, _editions, _histories, clipped_mean, sigmoid
-from bench.data.logs.wording import NEWS, SHOP, VIDEO, Wording
 from bench.data.split import assign
+from bench.datasets.logs.simulation import PLACES, Simulated, _distinct, _editions, _histories, clipped_mean, sigmoid
+from bench.datasets.logs.wording import NEWS, SHOP, VIDEO, Wording
 from bench.errors import BenchError
 
 ROOT = registry.ROOT

@@ -1,1 +1,0 @@
-"""Makes groups, histories and labels of event logs, and simulates recommenders."""
