@@ -22,7 +22,7 @@ PLAN = ("run", "-d", "sim-news", *SMALL, "--epochs", 3)
 NOTE = """
 def on_start(self, train):
     with open({path!r}, "a") as file:
-        print(ray.get_runtime_context().get_node_id() if ray.is_initialized() else "here", os.getpid(), file=file)
+        print(os.environ.get("RAY_RAYLET_PID", "here"), os.getpid(), file=file)  # the first says which node
     super().on_start(train)
 
 def on_epoch(self, epoch, valid):
@@ -45,13 +45,13 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture
 def noting(plugin: Plugin, tmp_path: Path) -> Callable[..., tuple[Path, Callable[[], list[list[str]]]]]:
-    """A method that takes its time, and what such runs have noted as they began: their nodes and processes."""
+    """A method that takes its time, and what such runs have noted as they began: their nodes' daemons and processes."""
 
     def make(name: str, seconds: float) -> tuple[Path, Callable[[], list[list[str]]]]:
         path = tmp_path / "begun"
         path.touch()
         body = NOTE.format(path=str(path), seconds=seconds)
-        return plugin(name, body, "import os\nimport ray"), lambda: [s.split() for s in path.read_text().splitlines()]
+        return plugin(name, body, "import os"), lambda: [s.split() for s in path.read_text().splitlines()]
 
     return make
 
@@ -70,7 +70,7 @@ def test_runs_on_a_cluster_come_to_the_same_end(
     }
     odd = [word for name, body in bodies.items() for word in ("-m", name, "--plugin", plugin(name, body, "import os"))]
     usual = (*PLAN, "-m", "slow", "-m", "slower", "--plugin", slow, "--plugin", slower, "-m", "single_task")
-    there = ("--executor", "ray", "--address", cluster.address, "--time-limit", 30, "--results", tmp_path / "ray")
+    there = ("--executor", "ray", "--address", cluster.address, "--time-limit", 20, "--results", tmp_path / "ray")
 
     process = start(*usual, *there)
     until(lambda: begun() or process.poll() is not None)
@@ -81,7 +81,8 @@ def test_runs_on_a_cluster_come_to_the_same_end(
     until(lambda: not any(psutil.pid_exists(int(worker)) for _, worker in begun()))
 
     def left() -> bool:
-        return any(where == node.node_id for where, _ in begun()[before:])
+        (daemon,) = node.all_processes["raylet"]
+        return any(where == str(daemon.process.pid) for where, _ in begun()[before:])
 
     before = len(begun())
     process = start(*usual, *odd, *there)
@@ -91,8 +92,9 @@ def test_runs_on_a_cluster_come_to_the_same_end(
     assert process.returncode == 1 and "Traceback" not in err, err
     lines = err.splitlines()
     assert lines.count("bench: sim-news deadly seed 0: failed: its process was killed by SIGSEGV twice") == 1
-    assert lines.count("bench: sim-news sleepy seed 0: timeout: it took longer than the time limit of 30 s") == 1
+    assert lines.count("bench: sim-news sleepy seed 0: timeout: it took longer than the time limit of 20 s") == 1
     assert sum(line.startswith("[") for line in lines) == 6
+    assert len(begun()[before:]) == 3  # one of two runs twice
     assert not any(psutil.pid_exists(int(worker)) for _, worker in begun())
 
     bench(*usual, *odd[:4], "--workers", 1, "--results", tmp_path / "here", code=1)
