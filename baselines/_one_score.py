@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from baselines._fitted import output, prior
 from bench.api import Batch, Method, Schema
-from bench.nn import base_rate
 
 
 class OneScore(Method):
@@ -35,16 +35,16 @@ class OneScore(Method):
         """Fits a and b on scores [R] and their labels; base rates come from ``everything``, the training labels."""
         for task in self.tasks:
             slope, bias = self.get_buffer(f"slope_{task.name}"), self.get_buffer(f"bias_{task.name}")
-            prior = base_rate(task, everything[task.name])
-            if prior is not None:
-                bias.copy_(prior)
-            if task.kind == "softmax":
+            constant = prior(task, everything[task.name])
+            if constant is not None:
+                bias.copy_(constant)
+            if task.traits.grouped:
                 slope.fill_(1.0)
-            elif task.scope == "pair" and task.kind != "multiclass":
+            elif task.scope == "pair" and not task.traits.classes:
                 known = ~labels[task.name].isnan()
                 s, y = score[known].double().numpy(), labels[task.name][known].double().numpy()
                 if len(s) and np.ptp(s) > 0 and np.ptp(y) > 0:
-                    a, b = _line(s, y, logistic=task.kind == "binary")
+                    a, b = _line(s, y, logistic=task.traits.marks)
                     slope.fill_(a)
                     bias.fill_(b)
 
@@ -53,10 +53,10 @@ class OneScore(Method):
         score, outputs = self.score(batch)[:, None], {}
         for task in self.tasks:
             size = len(batch.user_cat) if task.scope == "user" else len(score)
-            output = self.get_buffer(f"bias_{task.name}").repeat(size, 1)
+            fitted = self.get_buffer(f"bias_{task.name}").repeat(size, 1)
             if task.scope == "pair":
-                output = output + self.get_buffer(f"slope_{task.name}") * score
-            outputs[task.name] = output if task.kind == "multiclass" else output.squeeze(1)
+                fitted = fitted + self.get_buffer(f"slope_{task.name}") * score
+            outputs[task.name] = output(task, fitted)
         return outputs
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.api import Field, Schema, Side
-
-Scope = Literal["pair", "user"]
+from bench.api import Field, Schema, Scope, Side
 
 
 def fields_of(schema: Schema, scope: Scope, *kinds: str) -> list[Field]:

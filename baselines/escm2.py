@@ -64,7 +64,7 @@ class Escm2(Esmm):
         return "" if found is not None and found.cvr is not None else f"no funnel: it needs {wanted}"
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """See ``Esmm.forward``; keeps the imputed losses [B]."""
+        """Returns the raw outputs of all tasks, and keeps the imputed losses [B]."""
         outputs = super().forward(batch)
         if self.imputation is not None:
             self.imputed = F.softplus(self.imputation(self.shared[0])).squeeze(1)

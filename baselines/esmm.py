@@ -51,7 +51,7 @@ def find_funnel(schema: Schema) -> Funnel | None:
     The click task has role ``ctr`` and the CTCVR task role ``conversion``, both over all rows. The CVR task is the
     first one over fewer rows whose role begins with ``conversion``.
     """
-    binary = [t for t in schema.tasks if t.kind == "binary" and t.scope == "pair"]
+    binary = [t for t in schema.tasks if t.traits.marks and not t.traits.grouped and t.scope == "pair"]
     everywhere = {t.role: t for t in reversed(binary) if t.space == Task.space}
     parts = [t for t in binary if t.space != Task.space and t.role.startswith("conversion")]
     click, ctcvr, cvr = everywhere.get("ctr"), everywhere.get("conversion"), parts[0] if parts else None
@@ -126,14 +126,14 @@ class Esmm(Method):
                 cast(nn.Linear, cast(nn.Sequential, self.networks[task.name])[-1]).bias.copy_(prior)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """See ``Method.forward``; the output of the CTCVR task is the logit of pCTR * pCVR."""
+        """Returns the raw outputs of all tasks; the output of the CTCVR task is the logit of pCTR * pCVR."""
         x = dict(zip(("pair", "user"), self.inputs(batch), strict=True))
         self.shared = [side for scope, side in x.items() if any(t.scope == scope for t in self.tasks)]
         outputs: dict[str, Tensor] = {}
         for task in self.tasks:
             if task.name in self.networks:
                 output = self.networks[task.name](x[task.scope])
-                outputs[task.name] = output if task.kind == "multiclass" else output.squeeze(1)
+                outputs[task.name] = task.traits.shaped(output)
         if self.funnel.ctcvr is not None:
             both = product_logit(outputs[self.funnel.click.name], outputs[self.conversion.name])
             outputs[self.funnel.ctcvr.name] = both

@@ -9,15 +9,14 @@ import torch
 from optuna.distributions import FloatDistribution, IntDistribution
 from torch import Tensor, nn
 
-from baselines._tabular import Scope, columns, fields_of
-from bench.api import Batch, Method, Schema, Task
+from baselines._fitted import output, prior
+from baselines._tabular import columns, fields_of
+from bench.api import Batch, Method, Schema, Scope, Task
 from bench.errors import extra
-from bench.nn import MakeInputs, base_rate
+from bench.nn import MakeInputs
 
 with extra("baselines"):
     import lightgbm
-
-OBJECTIVE = {"binary": "binary", "regression": "regression", "multiclass": "multiclass", "softmax": "lambdarank"}
 
 
 class Gbdt(Method):
@@ -117,36 +116,36 @@ class Trees(nn.Module):
         settings: dict[str, Any],
     ) -> None:
         """Fits label [N] (NaN = undefined) on x [N, features]; rows of one ``group`` [N] stand together."""
-        prior = base_rate(self.task, label)
-        if prior is not None:
-            self.get_buffer("constant").copy_(prior)
+        constant = prior(self.task, label)
+        if constant is not None:
+            self.get_buffer("constant").copy_(constant)
         known = (~label.isnan()).numpy()
         y = label.numpy()[known]
         values, place = np.unique(y, return_inverse=True)
         if len(values) < 2:
             return
-        more: dict[str, Any] = {}
-        if self.task.kind == "multiclass":
+        goal: dict[str, Any] = {"objective": "regression"}
+        if self.task.traits.classes:
             self.get_buffer("seen")[values.astype(np.int64)] = True
-            y, more["num_class"] = place, len(values)  # LightGBM gives an absent class a probability of 1e-15
-        elif self.task.kind != "regression":
-            y = y > 0
-        sizes = np.unique(group[known], return_counts=True)[1] if self.task.kind == "softmax" else None
+            y = place  # LightGBM gives an absent class a probability of 1e-15
+            goal = {"objective": "multiclass", "num_class": len(values)}
+        elif self.task.traits.marks:
+            y, goal = y > 0, {"objective": "lambdarank" if self.task.traits.grouped else "binary"}
+        sizes = np.unique(group[known], return_counts=True)[1] if self.task.traits.grouped else None
         data = lightgbm.Dataset(x[known], y, group=sizes, categorical_feature=categories, params={"verbosity": -1})
         fixed = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verbosity": -1}
-        objective = {"objective": OBJECTIVE[self.task.kind]}
-        self.booster = lightgbm.train({**objective, **more, **settings, **fixed}, data, num_boost_round=rounds)
+        self.booster = lightgbm.train({**goal, **settings, **fixed}, data, num_boost_round=rounds)
 
     def forward(self, x: np.ndarray) -> Tensor:
         """x [N, features] -> raw outputs [N], or [N, classes]."""
-        output = self.get_buffer("constant").repeat(len(x), 1)
+        fitted = self.get_buffer("constant").repeat(len(x), 1)
         if self.booster is not None:
-            raw = torch.from_numpy(self.booster.predict(x, raw_score=True, num_threads=1)).to(output)
-            if self.task.kind == "multiclass":
-                output[:, self.get_buffer("seen")] = raw.log_softmax(dim=1)
+            raw = torch.from_numpy(self.booster.predict(x, raw_score=True, num_threads=1)).to(fitted)
+            if self.task.traits.classes:
+                fitted[:, self.get_buffer("seen")] = raw.log_softmax(dim=1)
             else:
-                output = raw[:, None]
-        return output if self.task.kind == "multiclass" else output.squeeze(1)
+                fitted = raw[:, None]
+        return output(self.task, fitted)
 
     def get_extra_state(self) -> Tensor:
         """The trees as LightGBM's text, in bytes; none: empty."""
@@ -154,6 +153,6 @@ class Trees(nn.Module):
         return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else torch.empty(0).byte()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """The reverse."""
+        """Reads the trees from such bytes."""
         text = state.cpu().numpy().tobytes().decode()
         self.booster = lightgbm.Booster(model_str=text) if text else None

@@ -10,9 +10,10 @@ import torch
 from optuna.distributions import FloatDistribution
 from torch import Tensor
 
-from baselines._tabular import Scope, columns, fields_of
-from bench.api import Batch, Method, Schema, Task
-from bench.nn import MakeInputs, base_rate
+from baselines._fitted import output, prior
+from baselines._tabular import columns, fields_of
+from bench.api import Batch, Method, Schema, Scope, Task
+from bench.nn import MakeInputs
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -51,9 +52,9 @@ class LogisticRegression(Method):
         design = {scope: self.design(train, scope) for scope in {t.scope: None for t in self.tasks}}
         for task in self.tasks:
             label = train.labels[task.name]
-            prior = base_rate(task, label)
-            if prior is not None:
-                self.get_buffer(f"bias_{task.name}").copy_(prior)
+            constant = prior(task, label)
+            if constant is not None:
+                self.get_buffer(f"bias_{task.name}").copy_(constant)
             known = (~label.isnan()).numpy()
             y = label.numpy()[known].astype(np.float64)
             if len(np.unique(y)) > 1:
@@ -75,7 +76,7 @@ class LogisticRegression(Method):
         from sklearn.exceptions import ConvergenceWarning
 
         weight, bias = self.get_buffer(f"weight_{task.name}"), self.get_buffer(f"bias_{task.name}")
-        if task.kind == "regression":
+        if not (task.traits.marks or task.traits.classes):
             ridge = linear_model.Ridge(alpha=1 / self.C, solver="sparse_cg", tol=TOLERANCE).fit(x, y)
             weight[:, 0].copy_(torch.from_numpy(ridge.coef_))
             bias.fill_(float(ridge.intercept_))
@@ -83,9 +84,9 @@ class LogisticRegression(Method):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the cap on the steps is meant
             model = linear_model.LogisticRegression(C=self.C, tol=TOLERANCE, max_iter=ITERATIONS)
-            model.fit(x, y.astype(np.int64) if task.kind == "multiclass" else y > 0)
+            model.fit(x, y.astype(np.int64) if task.traits.classes else y > 0)
         coefficients, intercept = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
-        if task.kind != "multiclass":
+        if not task.traits.classes:
             weight.copy_(coefficients.T)
             bias.copy_(intercept)
             return
@@ -103,6 +104,6 @@ class LogisticRegression(Method):
             codes, numbers = columns(batch, task.scope)
             weight, width = self.get_buffer(f"weight_{task.name}"), sum(self.sizes[task.scope])
             place = codes + torch.from_numpy(self.offsets(task.scope)).to(codes.device)
-            output = weight[place].sum(dim=1) + numbers @ weight[width:] + self.get_buffer(f"bias_{task.name}")
-            outputs[task.name] = output if task.kind == "multiclass" else output.squeeze(1)
+            fitted = weight[place].sum(dim=1) + numbers @ weight[width:] + self.get_buffer(f"bias_{task.name}")
+            outputs[task.name] = output(task, fitted)
         return outputs

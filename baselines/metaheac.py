@@ -98,7 +98,8 @@ class MetaHeac(Architecture):
         return mix(self.critic_gate(read), self.critics(mixed))
 
     def step(self: Method, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
-        """See the class. ``self`` may be a method built on this architecture, whose forward and losses then count."""
+        """Makes one update by two halves of the batch. ``self`` may be a method built on this architecture: then its
+        forward and losses count."""
         parts = halves(batch, self.tasks)
         if parts is None:
             return Method.step(self, batch, optimizer)

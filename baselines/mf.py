@@ -106,4 +106,4 @@ class Mf(OneScore):
 
 
 def _clicks(schema: Schema) -> list[Task]:
-    return [t for t in schema.tasks if t.scope == "pair" and t.kind in ("binary", "softmax")]
+    return [t for t in schema.tasks if t.scope == "pair" and t.traits.marks]

@@ -58,7 +58,7 @@ class PriorInputs(Inputs):
         ]
 
     def sides(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """See ``Inputs.sides``."""
+        """Returns the user side [G, user_width] and the candidate [B, candidate_width], the priors last in each."""
         user, candidate = self.features.sides(batch)
         who = [user, self.context(batch.user_cat), self.user(batch.user_cat)]
         return torch.cat(who, dim=1), torch.cat([candidate, self.item(batch.items.cat[batch.item])], dim=1)

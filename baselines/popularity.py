@@ -34,14 +34,10 @@ class Popularity(Method):
             else:
                 known = ~label.isnan()
                 index, value, size = train.item[known].long(), label[known], len(self.schema.texts)
-                values = [value == c for c in range(task.outputs)] if task.kind == "multiclass" else [value]
+                values = [value == c for c in range(task.outputs)] if task.traits.classes else [value]
                 count = torch.bincount(index, minlength=size) + self.shrinkage
                 shrunk = [torch.bincount(index, v, size) + self.shrinkage * v.mean() for v in map(Tensor.float, values)]
-                estimate = torch.stack(shrunk, dim=1) / count[:, None]
-                if task.kind == "binary":
-                    estimate = estimate.clamp(1e-6, 1 - 1e-6).logit()
-                elif task.kind == "multiclass":
-                    estimate = estimate.clamp(min=1e-6).log()
+                estimate = task.traits.raw(torch.stack(shrunk, dim=1) / count[:, None])
             if estimate is not None:
                 self.get_buffer(f"of_{task.name}").copy_(estimate)
 
@@ -51,5 +47,5 @@ class Popularity(Method):
         for task in self.tasks:
             stored = self.get_buffer(f"of_{task.name}")
             output = stored[batch.item] if task.scope == "pair" else stored.expand(len(batch.user_cat), -1)
-            outputs[task.name] = output if task.kind == "multiclass" else output.squeeze(1)
+            outputs[task.name] = task.traits.shaped(output)
         return outputs

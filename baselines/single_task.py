@@ -73,7 +73,7 @@ class SingleTask(Method):
         return {name: model(batch)[name] for name, model in self.models.items()}
 
     def on_start(self, train: Any) -> None:
-        """Passed on to each model."""
+        """Starts each model on the training split."""
         for model in self.models.values():
             cast(Method, model).on_start(train)
 

@@ -54,7 +54,7 @@ class Stem(Architecture):
         self.own_x: dict[str, dict[str, Tensor]] = {}  # scope -> task -> x_t, while a batch is under way
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """See ``Method.forward``."""
+        """Returns the raw outputs of all tasks; every task reads its own embeddings and the shared ones."""
         self.own_x = {"pair": {}, "user": {}}
         for task in self.tasks:
             pair, user = self.own_inputs[task.name](batch)

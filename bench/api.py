@@ -7,13 +7,17 @@ row, user-scope tasks one for each group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor, distributed, nn
-from torch.nn import functional as F
+from torch import Tensor, nn
+
+from bench.collective import batch_mean as batch_mean
+from bench.collective import several as several
+from bench.errors import BenchError, unknown
+from bench.kinds import KINDS, Kind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,58 +25,81 @@ if TYPE_CHECKING:
     import polars as pl
     from optuna.distributions import BaseDistribution
 
-Kind = Literal["binary", "regression", "multiclass", "softmax"]
+Scope = Literal["pair", "user"]
 Side = Literal["user", "item", "pair"]
+FieldKind = Literal["id", "categorical", "numerical"]
 
-# Metrics by kind of task. The first is the primary one unless the task names another.
-METRICS: dict[str, tuple[str, ...]] = {
-    "binary": ("auc", "gauc", "log_loss", "ece"),
-    "regression": ("rmse", "mae", "xauc"),
-    "multiclass": ("top1", "top3", "log_loss_multiclass"),
-    "softmax": ("ndcg@10", "mrr", "hr@1"),
-}
+
+def _refuse_unknown(owner: str, what: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise BenchError(f"{owner}: {unknown(what, value, known)}")
 
 
 @dataclass(frozen=True)
 class Task:
-    """One label to predict.
+    """One label to predict. Raises BenchError for what cannot be.
 
     kind: decides output, loss and metrics: ``binary`` (logit, cross-entropy), ``regression`` (value, squared
         error), ``multiclass`` (logits over ``classes``, cross-entropy), ``softmax`` (score, cross-entropy of each
-        positive row against the negative rows of its group).
+        positive row against the negative rows of its group), or another one of ``bench.kinds``.
     scope: ``pair`` (label for each row) or ``user`` (label for each group; the candidates must not matter).
     role: the question it answers: rec, rank, ctr, interest, or the domain's own.
     space: in words, the rows where the label is defined. Elsewhere it is NaN, and masked in loss and metric.
+    classes: their names, where the kind has classes; left out until then if ``build`` finds them in the files.
     metric: the primary metric; empty means the first of its kind.
     """
 
     name: str
-    kind: Kind
-    scope: Literal["pair", "user"] = "pair"
+    kind: str
+    scope: Scope = "pair"
     role: str = ""
     space: str = "all rows"
     classes: tuple[str, ...] = ()
     metric: str = ""
 
+    def __post_init__(self) -> None:
+        owner = f"task '{self.name}'"
+        _refuse_unknown(owner, "kind", self.kind, KINDS)
+        _refuse_unknown(owner, "scope", self.scope, get_args(Scope))
+        if self.metric:
+            known = (*self.traits.metrics, *self.traits.others)
+            _refuse_unknown(owner, f"metric of a {self.kind} task", self.metric, known)
+        if self.classes and not self.traits.classes:
+            raise BenchError(f"{owner}: a {self.kind} task has no classes; leave them out, or make it multiclass")
+        if self.traits.grouped and self.scope != "pair":
+            raise BenchError(f"{owner}: a {self.kind} task compares rows; its scope can only be 'pair'")
+
+    @property
+    def traits(self) -> Kind:
+        """What the kind decides."""
+        return KINDS[self.kind]
+
     @property
     def outputs(self) -> int:
         """Width of the task's output."""
-        return len(self.classes) if self.kind == "multiclass" else 1
+        return len(self.classes) if self.traits.classes else 1
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Metric names, the primary one first."""
-        rest = METRICS[self.kind]
+        rest = self.traits.metrics
         return (self.metric, *(m for m in rest if m != self.metric)) if self.metric else rest
 
 
 @dataclass(frozen=True)
 class Field:
-    """An input column. ``id`` is a categorical field that names the user or the item itself."""
+    """An input column. ``id`` is a categorical field that names the user or the item itself.
+
+    Raises BenchError for an unknown side or kind.
+    """
 
     name: str
     side: Side
-    kind: Literal["id", "categorical", "numerical"] = "categorical"
+    kind: FieldKind = "categorical"
+
+    def __post_init__(self) -> None:
+        _refuse_unknown(f"field '{self.name}'", "side", self.side, get_args(Side))
+        _refuse_unknown(f"field '{self.name}'", "kind", self.kind, get_args(FieldKind))
 
 
 @dataclass(frozen=True)
@@ -144,12 +171,19 @@ class Temporal:
 
     ``valid`` and ``test`` are shares of the rows (floats), or the times at which the two parts start (both as
     numbers on the scale of the groups' ``time``). A group whose labels become known only after the next part has
-    begun is left out: its label would look into that part.
+    begun is left out: its label would look into that part. Raises BenchError if a part could have no rows.
     """
 
     valid: float = 0.1
     test: float = 0.1
     absolute: bool = False
+
+    def __post_init__(self) -> None:
+        if self.absolute and not self.valid < self.test:
+            raise BenchError(f"temporal split: the test part starts at {self.test:g}, not after valid ({self.valid:g})")
+        if not self.absolute and not (self.valid > 0 and self.test > 0 and self.valid + self.test < 1):
+            shares = f"valid {self.valid:g} and test {self.test:g}"
+            raise BenchError(f"temporal split: the shares {shares} must be above 0, and their sum below 1")
 
 
 class Dataset:
@@ -248,7 +282,7 @@ class Balancer(nn.Module):
         torch.autograd.backward(losses, values.grad)
 
     def observe(self, losses: Tensor) -> None:
-        """The same batch's losses [T] after the update; called only where ``looks_again`` (one more forward pass)."""
+        """Hears the losses [T] of a batch again, after its update. Called only where ``looks_again``: one more pass."""
 
     def on_epoch(self, epoch: int, losses: Tensor, valid: Mapping[str, float]) -> None:
         """After each epoch (1, 2, ...), with the mean training losses [T] and the tasks' primary validation metrics."""
@@ -376,34 +410,6 @@ class Method(nn.Module):
         """After the pilot runs, with the trained copies."""
 
 
-def several() -> bool:
-    """Whether several processes share this run."""
-    return distributed.is_available() and distributed.is_initialized()
-
-
-def batch_mean(total: Tensor, count: Tensor) -> Tensor:
-    """``total / count`` (0 if nothing counts), a sum over rows and their number, of the whole batch.
-
-    Where several processes share the batch, each gives what it has of both and all get the same. The gradient is that
-    of its own rows times the number of processes: the mean over processes, which the engine takes, is the batch's.
-    """
-    if several():
-        total, count = cast(Tensor, _Whole.apply(torch.stack([total, count.to(total.dtype)])))  # type: ignore[no-untyped-call]
-    return total / count.clamp(min=1)
-
-
-class _Whole(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, part: Tensor) -> Tensor:
-        result = part.clone()
-        distributed.all_reduce(result)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient * distributed.get_world_size()
-
-
 def _must_declare(cls: type[Method] | type[Balancer], *verbs: str) -> None:
     """With an objective or update of its own, a class is data parallel only if it says so."""
     if "data_parallel" not in vars(cls) and not vars(cls).keys().isdisjoint(verbs):
@@ -411,35 +417,6 @@ def _must_declare(cls: type[Method] | type[Balancer], *verbs: str) -> None:
 
 
 def task_loss(task: Task, output: Tensor, batch: Batch) -> Tensor:
-    """Mean loss of one task over the rows (or groups) where its label is defined; 0 with a gradient of 0 if none is.
-
-    ``softmax``: for each positive row p with score s_p, -log(exp s_p / (exp s_p + sum over the group's negative rows
-    of exp s)), averaged over positives. Groups without a positive or without a negative row say nothing.
-    """
-    label = batch.labels[task.name]
-    if task.kind == "softmax":
-        return group_softmax_loss(output, label, batch.group, batch.user_cat.shape[0])
-    known = ~label.isnan()
-    target = torch.where(known, label, torch.zeros_like(label))
-    if task.kind == "binary":
-        loss = F.binary_cross_entropy_with_logits(output, target, reduction="none")
-    elif task.kind == "regression":
-        loss = (output - target).square()
-    else:
-        loss = F.cross_entropy(output, target.long(), reduction="none")
-    return batch_mean((loss * known).sum(), known.sum())
-
-
-def group_softmax_loss(score: Tensor, label: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Cross-entropy of each positive against the negatives of its group. score, label, group: [B]; returns a scalar."""
-    positive, negative = label > 0, label == 0
-    index = group.long()
-    masked = torch.where(negative, score, torch.full_like(score, -torch.inf))
-    top = score.new_full((groups,), -torch.inf).scatter_reduce(0, index, masked.detach(), "amax")
-    usable = top.isfinite()
-    top = torch.where(usable, top, torch.zeros_like(top))
-    total = score.new_zeros(groups).index_add(0, index, (masked - top[index]).exp())
-    against = torch.where(usable, total, torch.ones_like(total)).log() + top
-    counted = positive & usable[index]
-    loss = F.softplus(against[index] - score)
-    return batch_mean(torch.where(counted, loss, torch.zeros_like(loss)).sum(), counted.sum())
+    """Returns the mean loss of one task over the rows (or groups) where its label is defined, as its kind says; 0 with
+    a gradient of 0 if none is."""
+    return task.traits.loss(output, batch.labels[task.name], batch.group, batch.user_cat.shape[0])

@@ -30,7 +30,7 @@ class Conditioned(Tuned):
             raise ValueError("trunk.estimator 'dr': imputed errors belong to one pass, and there is one a task")
 
     def adapt(self, net: nn.Module, *, tasks: int = 1) -> nn.Module:
-        """See ``Tuned.adapt``; ``tasks`` share the network."""
+        """Takes the frozen network, which so many tasks share, and returns what is trained."""
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

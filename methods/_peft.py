@@ -22,7 +22,7 @@ class Peft(Tuned):
         raise NotImplementedError
 
     def adapt(self, net: nn.Module) -> nn.Module:
-        """See ``Tuned.adapt``."""
+        """Returns the frozen network with the adapter around it."""
         from peft import get_peft_model
         from transformers import PreTrainedModel
 

@@ -127,7 +127,7 @@ class Adapter(Tuned):
         super().__init__(schema, inputs, trunk, **settings)
 
     def adapt(self, net: nn.Module) -> nn.Module:
-        """See ``Tuned.adapt``."""
+        """Puts adapters into every layer of a frozen network; returns it."""
         width = cast(Any, net).config.hidden_size
         inside = self.place == "pfeiffer" and Inside.fits(net)
         for block in layers(net):

@@ -74,7 +74,7 @@ class AutoLambda(Weighted):
         return super().step(batch, optimizer)
 
     def gradient(self, batch: Batch, meta: Batch) -> Tensor:
-        """Of the summed losses on ``meta`` after the virtual step, with respect to the weights [T]."""
+        """Returns the gradient [T], in the weights, of the summed losses on ``meta`` after the virtual step."""
         weights = self.get_buffer("weights")
         trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
         each = [

@@ -11,7 +11,7 @@ class BitFit(Tuned):
     """b of every linear layer and norm; all weight matrices stay."""
 
     def adapt(self, net: nn.Module) -> nn.Module:
-        """See ``Tuned.adapt``."""
+        """Trains the biases of a frozen network; returns it. Raises ValueError if it has none."""
         biases = [p for name, p in net.named_parameters() if name.endswith("bias")]
         if not biases:
             raise ValueError("this language model has no biases to train; choose another one, or another method")

@@ -132,7 +132,7 @@ class Controller(Weighted):
         return super().step(batch, optimizer)
 
     def on_meta(self, epoch: int, metrics: Mapping[str, float], skills: Mapping[str, float]) -> None:
-        """See the class."""
+        """Decides which levels change, from the metrics on meta-validation."""
         self.epoch, before, sgd = epoch, dict(self.levels), self.optimizer is SGD
         others: list[dict[str, Any]] = []
         read: Mapping[str, float] = {}

@@ -91,7 +91,8 @@ class Distill(Lora):
         self.term: Tensor | None = None
 
     def on_teacher(self, model: Method, skills: Mapping[str, float], epochs: int) -> None:
-        """See ``Method.on_teacher``. Raises ValueError for features of a teacher that has none of the whole batch."""
+        """Keeps the teacher, its skills and the epochs planned. Raises ValueError for features of a teacher that has
+        none of the whole batch."""
         if self.feature and any(isinstance(m, TaskTower) and len(m.tasks) > 1 for m in model.modules()):
             raise ValueError("a teacher with text vectors for each task makes a pass for each: set feature=0")
         self.trained_teacher, self.skill, self.epochs = (model,), dict(skills), epochs
@@ -213,23 +214,19 @@ def features_of(model: Method) -> Iterator[dict[str, Tensor]]:
 def soft_loss(task: Task, output: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
     """The loss of a task's raw outputs against its teacher's, over the rows where the label is defined.
 
-    ``binary`` and ``multiclass``: cross-entropy between their probabilities; ``regression``: squared difference;
-    ``softmax``: cross-entropy between their softmax over each group's rows, a mean over the groups with two rows or
-    more (ListNet, Cao et al., ICML 2007). 0 with a gradient of 0 where no label is defined.
+    The kind's own loss with the teacher's prediction for a label: ``binary`` and ``multiclass``: cross-entropy between
+    their probabilities; ``regression``: squared difference. Where scores are compared within groups, ``softmax``:
+    cross-entropy between their softmax over each group's rows, a mean over the groups with two rows or more (ListNet,
+    Cao et al., ICML 2007). 0 with a gradient of 0 where no label is defined.
     """
     known = ~batch.labels[task.name].isnan()
-    if task.kind == "softmax":
+    if task.traits.grouped:
         index, groups = batch.group.long(), batch.user_cat.shape[0]
         target = log_softmax(teacher, known, index, groups).exp()
         entropy = -(target * log_softmax(output, known, index, groups) * known).sum()
         size = output.new_zeros(groups).index_add(0, index, known.to(output.dtype))
         return entropy / (size > 1).sum().clamp(min=1)
-    if task.kind == "binary":
-        loss = F.binary_cross_entropy_with_logits(output, teacher.sigmoid(), reduction="none")
-    elif task.kind == "regression":
-        loss = (output - teacher).square()
-    else:
-        loss = F.cross_entropy(output, teacher.softmax(dim=1), reduction="none")
+    loss = task.traits.each(output, task.traits.prediction(teacher))
     return (loss * known).sum() / known.sum().clamp(min=1)
 
 

@@ -53,7 +53,7 @@ class Fomaml(Lora):
         self.over, self.inner_lr = over, inner_lr
 
     def step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
-        """See the class. A batch of one group cannot be halved: it is an ordinary update."""
+        """Makes one update by two halves of the batch. A batch of one group, which has none, makes an ordinary one."""
         parts = halves(batch, self.tasks)
         if parts is None:
             return super().step(batch, optimizer)

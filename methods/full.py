@@ -20,5 +20,5 @@ class Full(Tuned):
         super().__init__(schema, inputs, trunk, lm_lr=lm_lr, **settings)
 
     def adapt(self, net: nn.Module) -> nn.Module:
-        """See ``Tuned.adapt``."""
+        """Trains the whole network; returns it."""
         return net.requires_grad_()

@@ -100,7 +100,7 @@ class Hyperformer(Conditioned):
         super().__init__(schema, inputs, trunk, **settings)
 
     def adapt(self, net: nn.Module, *, tasks: int = 1) -> nn.Module:
-        """See ``Conditioned.adapt``."""
+        """Puts adapters, which one hypernetwork generates for so many tasks, into every layer; returns the network."""
         width = cast(Any, net).config.hidden_size
         blocks = layers(net)
         source = Hypernetwork(tasks, len(blocks), width=width, bottleneck=self.bottleneck, code=self.code)

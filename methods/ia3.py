@@ -16,7 +16,7 @@ class Ia3(Peft):
     """l * (W x) with a vector l, 1 at the start."""
 
     def config(self, net: nn.Module) -> PeftConfig:
-        """See ``Peft.config``."""
+        """Returns the adapter's configuration for a network."""
         from peft import IA3Config
 
         return IA3Config()

@@ -11,7 +11,7 @@ class LnTuning(Tuned):
     """Gain and bias of every norm in the layers that are tuned."""
 
     def adapt(self, net: nn.Module) -> nn.Module:
-        """See ``Tuned.adapt``."""
+        """Trains the normalisation layers of a frozen network; returns it."""
         for module in net.modules():
             if "norm" in type(module).__name__.lower():
                 module.requires_grad_()

@@ -34,7 +34,7 @@ class Lora(Peft):
         super().__init__(schema, inputs, trunk, **settings)
 
     def config(self, net: nn.Module) -> PeftConfig:
-        """See ``Peft.config``."""
+        """Returns the adapter's configuration for a network."""
         from peft import LoraConfig
 
         return LoraConfig(r=self.rank, lora_alpha=self.alpha)

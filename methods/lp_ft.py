@@ -37,7 +37,7 @@ class LpFt(Tuned):
         super().__init__(schema, inputs, trunk, lm_lr=lm_lr, **settings)
 
     def adapt(self, net: nn.Module) -> nn.Module:
-        """See ``Tuned.adapt``: frozen at first."""
+        """Returns the network, frozen at first."""
         return net
 
     def on_epoch(self, epoch: int, valid: Mapping[str, float]) -> None:

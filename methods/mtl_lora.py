@@ -77,7 +77,7 @@ class MtlLora(Conditioned):
         super().__init__(schema, inputs, trunk, **settings)
 
     def adapt(self, net: nn.Module, *, tasks: int = 1) -> nn.Module:
-        """See ``Conditioned.adapt``."""
+        """Gives the frozen network's query and value layers their matrices for so many tasks; returns it."""
         for name, layer in query_and_value(net).items():
             net.set_submodule(name, TaskLora(layer, tasks, **self.own))
         return net

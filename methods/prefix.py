@@ -27,7 +27,7 @@ class Prefix(Peft):
         super().__init__(schema, inputs, trunk, **settings)
 
     def config(self, net: nn.Module) -> PeftConfig:
-        """See ``Peft.config``."""
+        """Returns the adapter's configuration for a network."""
         from peft import PrefixTuningConfig
 
         return PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=self.length)

@@ -27,7 +27,7 @@ class Prompt(Peft):
         super().__init__(schema, inputs, trunk, **settings)
 
     def config(self, net: nn.Module) -> PeftConfig:
-        """See ``Peft.config``."""
+        """Returns the adapter's configuration for a network."""
         from peft import PromptTuningConfig
 
         return PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=self.length)

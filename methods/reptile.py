@@ -50,7 +50,7 @@ class Reptile(Lora):
         self.over, self.inner_steps, self.step_size = over, inner_steps, step_size
 
     def step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
-        """See the class. Returns the mean losses before each inner update."""
+        """Moves the parameters towards where inner updates lead. Returns the mean losses before each inner update."""
         parts = halves(batch, self.tasks) or (batch,)
         trained = [p for p in self.parameters() if p.requires_grad]
         start = [p.detach().clone() for p in trained]

@@ -44,7 +44,7 @@ class Unfreeze(Tuned):
         super().__init__(schema, inputs, trunk, lm_lr=lm_lr, **settings)
 
     def adapt(self, net: nn.Module) -> nn.Module:
-        """See ``Tuned.adapt``."""
+        """Trains the last layer of a frozen network, to begin with; returns it."""
         layers(net)[-1].requires_grad_()
         return net
 

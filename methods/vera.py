@@ -27,7 +27,7 @@ class Vera(Peft):
         super().__init__(schema, inputs, trunk, **settings)
 
     def config(self, net: nn.Module) -> PeftConfig:
-        """See ``Peft.config``."""
+        """Returns the adapter's configuration for a network."""
         from peft import VeraConfig
 
         return VeraConfig(r=self.rank, projection_prng_key=0)

@@ -57,7 +57,7 @@ class GradientBalancer(Balancer):
         return [torch.tensordot(weights.to(r), r, dims=1) for r in rows]
 
     def backward(self, losses: Tensor, shared: Sequence[Tensor]) -> None:
-        """See ``Balancer.backward``."""
+        """Writes the gradients of losses [T]: in what is shared the aggregate, elsewhere each task's own."""
         reached = [s for s in shared if s.requires_grad]
         self.factors = self.scale(losses.detach())
         if not reached:

@@ -13,5 +13,5 @@ class AlignedMtl(GradientBalancer):
     representation (UB)."""
 
     def weigh(self, gram: Tensor) -> Tensor:
-        """See ``GradientBalancer.weigh``."""
+        """Returns w [T] from the inner products of the gradients [T, T]."""
         return len(gram) * AlignedMTLWeighting()(gram)

@@ -27,7 +27,7 @@ class CAGrad(GradientBalancer):
         self.c = c
 
     def weigh(self, gram: Tensor) -> Tensor:
-        """See ``GradientBalancer.weigh``."""
+        """Returns w [T] from the inner products of the gradients [T, T]."""
         g, n = gram.numpy(), len(gram)
         mean = g.mean(axis=1)  # g_t . g_0
         radius = self.c * np.sqrt(max(mean.mean(), 0.0))

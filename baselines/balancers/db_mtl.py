@@ -36,7 +36,7 @@ class DbMtl(GradientBalancer):
         return self.running
 
     def set_extra_state(self, state: Tensor) -> None:
-        """See ``get_extra_state``."""
+        """Takes the running gradients back."""
         self.running = state
 
     def scale(self, losses: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class DbMtl(GradientBalancer):
         return 1 / (losses.clamp(min=0) + EPS)
 
     def aggregate(self, rows: Sequence[Tensor]) -> list[Tensor]:
-        """See ``GradientBalancer.aggregate``."""
+        """Returns the sum of the running gradients, all scaled to the largest norm."""
         flat = torch.cat([r.flatten(1) for r in rows], dim=1) if rows else self.running
         if self.running.shape != flat.shape:
             self.running = torch.zeros_like(flat)

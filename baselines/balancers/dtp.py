@@ -9,8 +9,8 @@ from optuna.distributions import FloatDistribution
 from torch import Tensor
 
 from bench.api import Balancer, Task
+from bench.metrics import METRICS
 
-ERRORS = ("rmse", "mae", "log_loss", "log_loss_multiclass", "ece")  # smaller is better
 EPS = 1e-3
 
 
@@ -36,10 +36,10 @@ class Dtp(Balancer):
         return losses @ self.get_buffer("alpha")
 
     def on_epoch(self, epoch: int, losses: Tensor, valid: Mapping[str, float]) -> None:
-        """See ``Balancer.on_epoch``."""
+        """Sets the weights from the validation metrics of all epochs so far."""
         progress = self.get_buffer("progress")
         new = torch.tensor([valid.get(t.name, torch.nan) for t in self.tasks], dtype=progress.dtype).to(progress)
-        errors = torch.tensor([t.metrics[0] in ERRORS for t in self.tasks]).to(progress.device)
+        errors = torch.tensor([not METRICS[t.metrics[0]].larger for t in self.tasks]).to(progress.device)
         new = torch.where(errors, (-new).exp(), new)
         moved = torch.where(progress.isnan(), new, progress + self.momentum * (new - progress))
         progress.copy_(torch.where(new.isnan(), progress, moved))

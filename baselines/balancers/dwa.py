@@ -30,7 +30,7 @@ class Dwa(Balancer):
         return losses @ self.get_buffer("alpha")
 
     def on_epoch(self, epoch: int, losses: Tensor, valid: Mapping[str, float]) -> None:
-        """See ``Balancer.on_epoch``."""
+        """Sets the weights from the mean losses of this epoch and the one before."""
         last = self.get_buffer("last")
         if epoch > 1:
             rate = torch.where(last > 0, losses / last, torch.ones_like(losses))

@@ -25,5 +25,5 @@ class FairGrad(GradientBalancer):
         self.alpha = alpha
 
     def weigh(self, gram: Tensor) -> Tensor:
-        """See ``GradientBalancer.weigh``."""
+        """Returns w [T] from the inner products of the gradients [T, T]."""
         return FairGradWeighting(alpha=self.alpha)(gram)

@@ -34,7 +34,7 @@ class Famo(Balancer):
         self.register_buffer("step", torch.zeros(()))
 
     def combine(self, losses: Tensor) -> Tensor:
-        """See the class."""
+        """Returns the weighted sum of the logarithms of the losses [T]."""
         self.get_buffer("before").copy_(losses.detach())
         present = losses > 0
         if not present.any():

@@ -12,7 +12,7 @@ class Gls(Balancer):
     """L = T (prod_t L_t)^(1/T), so that equal losses have weight 1. A loss of 0 or less is added as it is."""
 
     def combine(self, losses: Tensor) -> Tensor:
-        """See the class."""
+        """Returns T times the geometric mean of the losses [T] above 0."""
         positive = losses > 0
         rest = losses[~positive].sum()
         return len(losses) * GeometricMean()(losses[positive]) + rest if positive.any() else rest

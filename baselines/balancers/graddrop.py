@@ -18,5 +18,5 @@ class GradDrop(GradientBalancer):
     weighs = False
 
     def aggregate(self, rows: Sequence[Tensor]) -> list[Tensor]:
-        """See ``GradientBalancer.aggregate``."""
+        """Returns one gradient for each shared tensor; where tasks disagree in sign, one sign is kept by chance."""
         return [Aggregator()(r.flatten(1)).view(r.shape[1:]) for r in rows]

@@ -32,7 +32,7 @@ class GradVac(GradientBalancer):
         self.register_buffer("usual", torch.zeros(len(tasks), len(tasks), dtype=torch.float64))
 
     def weigh(self, gram: Tensor) -> Tensor:
-        """See ``GradientBalancer.weigh``."""
+        """Returns w [T] from the inner products of the gradients [T, T], and updates the usual cosines."""
         g, live = gram.tolist(), range(len(gram))
         usual = self.get_buffer("usual")[self.live][:, self.live].tolist()
         mixed = [[float(i == j) for j in live] for i in live]  # of g_i, in terms of the gradients as they came

@@ -12,5 +12,5 @@ class ImtlG(GradientBalancer):
     """d = T sum_t w_t g_t, sum_t w_t = 1, with d . g_t / ||g_t|| the same for all t. Paper: representation."""
 
     def weigh(self, gram: Tensor) -> Tensor:
-        """See ``GradientBalancer.weigh``."""
+        """Returns w [T] from the inner products of the gradients [T, T]."""
         return len(gram) * IMTLGWeighting()(gram)

@@ -21,5 +21,5 @@ class ImtlL(Balancer):
         self.scalarizer = IMTLL(len(tasks))
 
     def combine(self, losses: Tensor) -> Tensor:
-        """See the class."""
+        """Returns the sum of the scaled losses [T]."""
         return self.scalarizer(losses)

@@ -51,11 +51,11 @@ class MetaBalance(GradientBalancer):
         return self.running
 
     def set_extra_state(self, state: Tensor) -> None:
-        """See ``get_extra_state``."""
+        """Takes the running norms back."""
         self.running = state
 
     def aggregate(self, rows: Sequence[Tensor]) -> list[Tensor]:
-        """See ``GradientBalancer.aggregate``."""
+        """Returns the sum of the gradients, each moved towards the norm of the target's."""
         if not rows:
             return []
         norm = torch.stack([r.flatten(1).float().norm(dim=1) for r in rows])

@@ -13,5 +13,5 @@ class Mgda(GradientBalancer):
     representation (UB)."""
 
     def weigh(self, gram: Tensor) -> Tensor:
-        """See ``GradientBalancer.weigh``."""
+        """Returns w [T] from the inner products of the gradients [T, T]."""
         return len(gram) * MGDAWeighting()(gram)

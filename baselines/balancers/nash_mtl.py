@@ -16,5 +16,5 @@ class NashMtl(GradientBalancer):
     """
 
     def weigh(self, gram: Tensor) -> Tensor:
-        """See ``GradientBalancer.weigh``."""
+        """Returns w [T] from the inner products of the gradients [T, T]."""
         return FairGradWeighting(alpha=1.0)(gram)

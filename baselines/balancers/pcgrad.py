@@ -13,5 +13,5 @@ class PCGrad(GradientBalancer):
     parameters."""
 
     def weigh(self, gram: Tensor) -> Tensor:
-        """See ``GradientBalancer.weigh``."""
+        """Returns w [T]: each gradient without what conflicts with the others, summed."""
         return PCGradWeighting()(gram)

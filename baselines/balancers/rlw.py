@@ -14,5 +14,5 @@ class Rlw(Balancer):
     data_parallel = False  # processes would draw apart
 
     def combine(self, losses: Tensor) -> Tensor:
-        """See the class."""
+        """Returns the sum of the losses [T] under weights drawn anew."""
         return len(losses) * Random()(losses)

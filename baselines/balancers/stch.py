@@ -31,13 +31,13 @@ class Stch(Balancer):
         self.register_buffer("nadir", torch.zeros(len(tasks)))
 
     def combine(self, losses: Tensor) -> Tensor:
-        """See the class."""
+        """Returns the smooth maximum of the losses [T] over their nadir; before there is one, the sum of logarithms."""
         log, nadir = losses.clamp(min=EPS).log(), self.get_buffer("nadir")
         if not nadir.any():
             return log.sum()
         return len(losses) ** 2 * self.scalarizer(log - nadir.log())
 
     def on_epoch(self, epoch: int, losses: Tensor, valid: Mapping[str, float]) -> None:
-        """See ``Balancer.on_epoch``."""
+        """Keeps the mean losses of the last epoch of the warm-up as the nadir."""
         if epoch == self.warmup:
             self.get_buffer("nadir").copy_(losses.clamp(min=EPS))

@@ -18,5 +18,5 @@ class Uncertainty(Balancer):
         self.scalarizer = UW(len(tasks))
 
     def combine(self, losses: Tensor) -> Tensor:
-        """See the class."""
+        """Returns the sum of the losses [T] under the learned weights, and what keeps these from 0."""
         return self.scalarizer(losses)

@@ -17,7 +17,7 @@ class UPGrad(GradientBalancer):
     parameters."""
 
     def weigh(self, gram: Tensor) -> Tensor:
-        """See ``GradientBalancer.weigh``."""
+        """Returns w [T] from the inner products of the gradients [T, T]."""
         return len(gram) * UPGradWeighting(projector=NonNegativeLeastSquares())(gram)
 
 

@@ -157,7 +157,7 @@ def _giveaways(split: Split) -> Iterator[str]:
     columns |= {f"user field {i}": split.user_num.numpy()[group, i] for i in range(split.user_num.shape[1])}
     columns["position in the group"] = np.arange(split.rows) - split.start.numpy()[:-1][group]
     for task in split.schema.tasks:
-        if task.scope == "pair" and task.kind in ("binary", "softmax"):
+        if task.scope == "pair" and task.traits.marks:
             label = split.labels[task.name].numpy()
             use = ~np.isnan(label)
             for name, column in columns.items():

@@ -103,6 +103,8 @@ def check(dataset: Dataset, tables: Tables) -> None:
         frame, name = (tables.groups, "groups") if task.scope == "user" else (tables.rows, "rows")
         if task.name not in frame.columns:
             raise BenchError(f"label column '{task.name}' is missing from the {name} table")
+        if not task.outputs:
+            raise BenchError(f"task '{task.name}' has no classes: name them in `tasks`, or set `tasks` in `build`")
         if task.name in {f.name for f in dataset.fields}:
             raise BenchError(f"'{task.name}' is both a label and a field")
     for frame, name, key in (
@@ -220,8 +222,13 @@ def _with_padding(array: np.ndarray) -> np.ndarray:
 
 def _label(task: Task, column: pl.Series) -> np.ndarray:
     """Labels as float32, NaN where undefined; multi-class names become their position in ``task.classes``."""
-    if task.kind != "multiclass":
+    if not task.traits.classes:
         values: np.ndarray = column.cast(pl.Float32).to_numpy()
+        low, high = task.traits.labels
+        if (wrong := values[(values < low) | (values > high)]).size:
+            raise BenchError(
+                f"label '{task.name}': {wrong[0]:g} is outside {low:g} to {high:g}, those of a {task.kind} task"
+            )
         return values
     unknown = set(column.drop_nulls().unique()) - set(task.classes)
     if unknown:
@@ -234,12 +241,12 @@ def _label(task: Task, column: pl.Series) -> np.ndarray:
 def _rate(task: Task, label: np.ndarray) -> dict[str, float | None]:
     """How many labels are defined, and their mean."""
     known = label[~np.isnan(label)].astype(np.float64)
-    mean = None if task.kind == "multiclass" or not len(known) else float(known.mean())
+    mean = None if task.traits.classes or not len(known) else float(known.mean())
     return {"defined": len(known), "mean": mean}
 
 
 def _truth(task: Task, column: pl.Series) -> np.ndarray:
-    if task.kind == "multiclass":
+    if task.traits.classes:
         return np.stack(column.to_list()).astype(np.float32)
     values: np.ndarray = column.cast(pl.Float32).to_numpy()
     return values

@@ -129,9 +129,8 @@ class Amazon2023(Thinned, Dataset):
         classes = frequent_classes(catalogue["category"], CLASS_SHARE)
         if len(classes) < 3:  # no two categories to tell apart
             classes = ()
-        self.tasks = tuple(
-            replace(t, classes=classes) for t in Amazon2023.tasks if t.name != "interest" or classes
-        )  # fmt: skip
+        *others, interest = Amazon2023.tasks
+        self.tasks = (*others, *([replace(interest, classes=classes)] if classes else ()))
         items = log.select("item").unique().sort("item").join(catalogue, on="item", how="left", maintain_order="left")
         events, rows = beside_others(log, NEGATIVES, (SEED, self.version))
         if events.is_empty():

@@ -59,8 +59,8 @@ class Masked:
         }
 
     def output(self, task: Task) -> Output:
-        """(mask [N, F], rows [N]) -> the task's output [N]: a logit, value or score. Of a multiclass task, the logit of
-        the class that is likeliest when all is known."""
+        """(mask [N, F], rows [N]) -> the task's output [N]: a logit, value or score. Of classes, the logit of the one
+        that is likeliest when all is known."""
 
         @torch.no_grad()
         def likeliest(rows: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Masked:
 
         def call(mask: Tensor, rows: Tensor) -> Tensor:
             found = self(mask, rows)[task.name]
-            return found.gather(1, likeliest(rows)).squeeze(1) if task.kind == "multiclass" else found
+            return found if found.ndim == 1 else found.gather(1, likeliest(rows)).squeeze(1)
 
         return call
 

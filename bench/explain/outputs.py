@@ -7,6 +7,7 @@ from itertools import permutations
 from typing import Any
 
 import numpy as np
+import torch
 
 from bench.api import Task
 from bench.data.tensors import Split
@@ -40,7 +41,7 @@ def _predicted(split: Split, task: Task, others: list[Task], predictions: Mappin
     x = _standardised(x, fitted)
     blocks = np.repeat(list(columns), [c.shape[1] for c in columns.values()])
     y = _scale(task, predictions[task.name], split)
-    model = _logistic if task.kind == "multiclass" else _ridge
+    model = _ridge if y.shape[1] == 1 else _logistic
     found, base, coefficients = model(x, y, fitted)
     norms = {o.name: coefficients[:, blocks == o.name] for o in others}
     signed = {k: float(c.item() if c.size == 1 else np.linalg.norm(c)) for k, c in norms.items()}
@@ -75,15 +76,8 @@ def _logistic(x: Floats, y: Floats, fitted: Floats) -> tuple[float | None, float
 
 def _scale(task: Task, prediction: Floats, split: Split) -> Floats:
     """[N, task.outputs], on the scale on which a linear model is natural."""
-    p = prediction.astype(np.float64).reshape(len(prediction), -1)
-    if task.kind == "binary":
-        p = np.clip(p, EPSILON, 1 - EPSILON)
-        return np.log(p) - np.log1p(-p)
-    if task.kind == "multiclass":
-        return np.log(np.maximum(p, EPSILON))
-    if task.kind == "softmax":  # only differences within a group mean anything
-        p -= _group_means(p, split)[split.group]
-    return np.asarray(p)
+    p = task.traits.raw(torch.from_numpy(prediction).double(), EPSILON).numpy().reshape(len(prediction), -1)
+    return p - _group_means(p, split)[split.group] if task.traits.grouped else p
 
 
 def _on_rows_of(task: Task, other: Task, split: Split, values: Floats) -> Floats:
@@ -110,7 +104,7 @@ def consistency(train: Split, valid: Split, predictions: Mapping[str, Floats]) -
     elsewhere (purchase of a clicked row): P(B) = P(A) P(C). ``violations`` is the share of rows that are off by more
     than a tenth of P(B), ``size`` the mean distance over all rows. ``rows``: training rows with B; ``CERTAIN`` or more.
     """
-    binary = [t.name for t in valid.schema.tasks if t.kind == "binary" and t.scope == "pair"]
+    binary = [t.name for t in valid.schema.tasks if t.traits.marks and not t.traits.grouped and t.scope == "pair"]
     labels = {name: train.labels[name].numpy() for name in binary}
     p = {name: predictions[name].astype(np.float64) for name in binary}
     everywhere = [name for name in binary if not np.isnan(labels[name]).any()]

@@ -7,9 +7,12 @@ the order of the rows never matters. A binary label is positive where it is > 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from inspect import signature
+from typing import Any, ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +24,60 @@ Array = NDArray[Any]
 
 EPSILON = 1e-7  # probabilities are clipped to [EPSILON, 1 - EPSILON] before a logarithm
 BINS = 15
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric. ``fn``: (label [N], prediction [N] or [N, C], group [N], user [N]) -> value, None where undefined.
+
+    larger: larger is better. perfect: value of a perfect prediction (of ``mrr``: with one positive in each group).
+    each: for a mean, (label, prediction, group) -> the values of rows or groups. end: from their mean to the metric.
+    """
+
+    fn: Callable[[Array, Array, Array, Array], float | None]
+    larger: bool
+    perfect: float
+    each: Callable[[Array, Array, Array], Array] | None = None
+    end: Callable[[float], float] = float
+
+
+METRICS: dict[str, Metric] = {}
+P = ParamSpec("P")
+
+
+def metric(
+    *names: str, larger: bool = True, perfect: float = 1.0, mean: bool = True, end: Callable[[float], float] = float
+) -> Callable[[Callable[P, Any]], Callable[P, float | None]]:
+    """Lists a function as the metric of these names; a number at the end of a name is its ``k``.
+
+    The function takes label and prediction, and what it names of ``group``, ``user`` and ``k``. mean: it gives a value
+    of each row, or each group that counts; its name then stands for their mean, or None if there are no values.
+    """
+
+    def listed(each: Callable[P, Any]) -> Callable[P, float | None]:
+        @wraps(each)
+        def of_all(*args: P.args, **kwargs: P.kwargs) -> float | None:
+            values = each(*args, **kwargs)
+            return end(values.mean()) if len(values) else None
+
+        fn = of_all if mean else each
+        for name in names:
+            own = _given(each, name) if mean else None
+            METRICS[name] = Metric(_given(fn, name), larger, perfect, own, end)
+        return fn
+
+    return listed
+
+
+def _given(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    wanted = [*signature(function).parameters][2:]
+    k = int("0" + name[len(name.rstrip("0123456789")) :])
+
+    def call(label: Array, prediction: Array, group: Array, user: Array | None = None) -> Any:
+        known = {"group": group, "user": user, "k": k}
+        return function(label, prediction, *(known[word] for word in wanted))
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -122,7 +179,7 @@ def _sorted(values: Array) -> Array:
 
 
 def _columns(value: Array, score: Array, group: Array | None) -> tuple[Array, Array, Array]:
-    """The same for any numbers, by a sort of columns, five to ten times slower."""
+    """Ranks rows as ``_packed`` does, for any numbers: by a sort of columns, five to ten times slower."""
     group = np.zeros(len(score), bool) if group is None else group
     score = np.negative(score, dtype=np.float64)
     order = np.lexsort((value == 0, score, group))
@@ -152,32 +209,31 @@ def _pairs(positive: Array, score: Array, group: Array | None = None) -> tuple[A
     return pairs - (above - positives * (positives - 1) / 2) - ties / 2, pairs, rows
 
 
-def _mean(values: Array) -> float | None:
-    return float(values.mean()) if len(values) else None
-
-
+@metric("auc", mean=False)
 def auc(label: Array, score: Array) -> float | None:
     """Area under the ROC curve: P(score of a positive > score of a negative), ties 1/2. None if there is one class."""
     right, pairs, _ = _pairs(label > 0, score)
     return float(right.sum() / pairs.sum()) if pairs.any() else None
 
 
-def gauc(label: Array, score: Array, user: Array) -> float | None:
-    """Group AUC: sum_u n_u AUC_u / sum_u n_u over the users with both classes, n_u being the user's rows.
-
-    None if there is no such user. Source: Zhu et al., Optimized Cost per Click in Taobao Display Advertising, KDD 2017.
-    """
-    values, rows = user_aucs(label, score, user)
-    return float(np.average(values, weights=rows)) if len(values) else None
-
-
-def user_aucs(label: Array, score: Array, user: Array) -> tuple[Array, Array]:
+def auc_users(label: Array, score: Array, user: Array) -> tuple[Array, Array]:
     """AUC and rows of each user with both classes."""
     right, pairs, rows = _pairs(label > 0, score, user)
     counted = pairs > 0
     return right[counted] / pairs[counted], rows[counted]
 
 
+@metric("gauc", mean=False)
+def gauc(label: Array, score: Array, user: Array) -> float | None:
+    """Group AUC: sum_u n_u AUC_u / sum_u n_u over the users with both classes, n_u being the user's rows.
+
+    None if there is no such user. Source: Zhu et al., Optimized Cost per Click in Taobao Display Advertising, KDD 2017.
+    """
+    values, rows = auc_users(label, score, user)
+    return float(np.average(values, weights=rows)) if len(values) else None
+
+
+@metric("xauc", mean=False)
 def xauc(label: Array, value: Array) -> float | None:
     """Share of the pairs with different labels that the predictions order alike; tied predictions count 1/2.
 
@@ -195,19 +251,16 @@ def xauc(label: Array, value: Array) -> float | None:
     return float(right / pairs) if pairs else None
 
 
-def log_loss(label: Array, probability: Array) -> float:
-    """Mean binary cross-entropy in nats, at least one row; probabilities are clipped to [1e-7, 1 - 1e-7]."""
-    return float(np.mean(log_losses(label, probability)))
-
-
-def log_losses(label: Array, probability: Array) -> Array:
-    """Cross-entropy of each row, as in ``log_loss``."""
+@metric("log_loss", larger=False, perfect=0.0)
+def log_loss(label: Array, probability: Array) -> Array:
+    """Binary cross-entropy in nats, mean over rows; probabilities are clipped to [1e-7, 1 - 1e-7]."""
     label = np.asarray(label, np.float64)
     p = np.clip(np.asarray(probability, np.float64), EPSILON, 1 - EPSILON)
     losses: Array = -(label * np.log(p) + (1 - label) * np.log1p(-p))
     return losses
 
 
+@metric("ece", larger=False, perfect=0.0, mean=False)
 def ece(label: Array, probability: Array) -> float:
     """Expected calibration error: mean over 15 bins, by their rows, of |mean label - mean probability|.
 
@@ -221,62 +274,43 @@ def ece(label: Array, probability: Array) -> float:
     return float(np.abs(np.bincount(bins, gap)).sum() / len(gap))
 
 
-def rmse(label: Array, value: Array) -> float:
-    """Root of the mean squared error, in units of the label; at least one row."""
-    return float(np.sqrt(np.mean(squares(label, value))))
-
-
-def squares(label: Array, value: Array) -> Array:
-    """Squared error of each row."""
+@metric("rmse", larger=False, perfect=0.0, end=math.sqrt)
+def rmse(label: Array, value: Array) -> Array:
+    """Root of the mean squared error over rows, in units of the label."""
     return np.square(np.subtract(label, value, dtype=np.float64))
 
 
-def mae(label: Array, value: Array) -> float:
-    """Mean absolute error, in units of the label; at least one row."""
-    return float(np.mean(distances(label, value)))
-
-
-def distances(label: Array, value: Array) -> Array:
-    """Absolute error of each row."""
+@metric("mae", larger=False, perfect=0.0)
+def mae(label: Array, value: Array) -> Array:
+    """Absolute error in units of the label, mean over rows."""
     return np.abs(np.subtract(label, value, dtype=np.float64))
 
 
-def top_k(label: Array, probability: Array, k: int) -> float:
-    """Share of rows whose class (label: index [N]) is among the k most probable of probability [N, C]."""
-    return float(np.mean(hits(label, probability, k)))
-
-
-def hits(label: Array, probability: Array, k: int) -> Array:
-    """Of each row, whether its class is among the k most probable; with ties, the probability of that."""
+@metric("top1", "top3")
+def top_k(label: Array, probability: Array, k: int) -> Array:
+    """Share of rows whose class (label: index [N]) is among the k most probable of probability [N, C]; with ties, the
+    probability of that."""
     own = np.take_along_axis(probability, label.astype(np.int64)[:, None], 1)
     places = k - (probability > own).sum(1)
     found: Array = np.clip(places / (probability == own).sum(1), 0, 1)
     return found
 
 
-def log_loss_multiclass(label: Array, probability: Array) -> float:
-    """Mean cross-entropy in nats of class indices [N] under probability [N, C], clipped to [1e-7, 1 - 1e-7]."""
-    return float(np.mean(class_log_losses(label, probability)))
-
-
-def class_log_losses(label: Array, probability: Array) -> Array:
-    """Cross-entropy of each row, as in ``log_loss_multiclass``."""
+@metric("log_loss_multiclass", larger=False, perfect=0.0)
+def log_loss_multiclass(label: Array, probability: Array) -> Array:
+    """Cross-entropy in nats of class indices [N] under clipped probability [N, C], mean over rows."""
     own = np.take_along_axis(probability, label.astype(np.int64)[:, None], 1)
     return -np.log(np.clip(own.astype(np.float64), EPSILON, 1 - EPSILON))
 
 
-def ndcg(gain: Array, score: Array, group: Array, k: int = 10) -> float | None:
+@metric("ndcg@5", "ndcg@10")
+def ndcg(gain: Array, score: Array, group: Array, k: int = 10) -> Array:
     """Normalised discounted cumulative gain at k: linear gain >= 0, discount 1 / log2(1 + rank), ideal cut at k too.
 
     Mean over the groups whose gains are not all equal: in the others nothing can be ranked wrong, they say nothing.
     None if there is no such group; ValueError for a negative gain. Sources: Jarvelin and Kekalainen, TOIS 2002; ties
     share their discounts: McSherry and Najork, ECIR 2008.
     """
-    return _mean(ndcgs(gain, score, group, k))
-
-
-def ndcgs(gain: Array, score: Array, group: Array, k: int) -> Array:
-    """Of each group that counts, as in ``ndcg``."""
     if gain.min(initial=0) < 0:
         raise ValueError(f"nDCG needs gains >= 0, found {gain.min()}")
     achieved, ideal = _ties(gain, score, group), _ties(gain, gain, group)
@@ -290,17 +324,13 @@ def _dcg(ties: _Ties, k: int) -> Array:
     return ties.per_group(ties.value / ties.size * discount)
 
 
-def mrr(label: Array, score: Array, group: Array) -> float | None:
+@metric("mrr")
+def mrr(label: Array, score: Array, group: Array) -> Array:
     """Mean reciprocal rank as in MIND: the mean of 1 / rank over *all* positives of a group, not of the first alone.
 
     Mean over the groups with a positive and a negative; None if there is none. With several positives the best value
     is below 1. Source: Wu et al., MIND, ACL 2020, and its evaluation script.
     """
-    return _mean(mrrs(label, score, group))
-
-
-def mrrs(label: Array, score: Array, group: Array) -> Array:
-    """Of each group that counts, as in ``mrr``."""
     ties = _ties(label > 0, score, group)
     upto = np.append(0, np.cumsum(1 / np.arange(1, ties.rows.max(initial=0) + 1)))  # sum of 1 / rank of ranks 1 .. r
     reciprocal = (upto[ties.above + ties.size] - upto[ties.above]) / ties.size
@@ -309,17 +339,13 @@ def mrrs(label: Array, score: Array, group: Array) -> Array:
     return ties.per_group(ties.value * reciprocal)[counted] / positives[counted]
 
 
-def hit_rate(label: Array, score: Array, group: Array, k: int) -> float | None:
+@metric("hr@1", "hr@3")
+def hit_rate(label: Array, score: Array, group: Array, k: int) -> Array:
     """P(at least one positive among a group's k highest scores), mean over the groups with a positive and a negative.
 
     A tie block of s rows, n of them negative, of which m are in the top k, has no hit with probability
     C(n, m) / C(s, m) (hypergeometric). None if there is no such group.
     """
-    return _mean(hit_rates(label, score, group, k))
-
-
-def hit_rates(label: Array, score: Array, group: Array, k: int) -> Array:
-    """Of each group that counts, as in ``hit_rate``."""
     ties = _ties(label > 0, score, group, every=True)
     positives = ties.per_group(ties.value)
     counted = (positives > 0) & (positives < ties.rows)
@@ -329,37 +355,6 @@ def hit_rates(label: Array, score: Array, group: Array, k: int) -> Array:
     miss = gammaln(negative + 1) - gammaln(negative - drawn + 1) - gammaln(ties.size + 1)
     miss += gammaln(ties.size - drawn + 1)
     return -np.expm1(ties.per_group(miss)[counted])
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric. ``fn``: (label [N], prediction [N] or [N, C], group [N], user [N]) -> value, None where undefined.
-
-    larger: larger is better. perfect: value of a perfect prediction (of ``mrr``: with one positive in each group).
-    """
-
-    fn: Callable[[Array, Array, Array, Array], float | None]
-    larger: bool
-    perfect: float
-
-
-METRICS: dict[str, Metric] = {
-    "auc": Metric(lambda y, p, group, user: auc(y, p), True, 1.0),
-    "gauc": Metric(lambda y, p, group, user: gauc(y, p, user), True, 1.0),
-    "log_loss": Metric(lambda y, p, group, user: log_loss(y, p), False, 0.0),
-    "ece": Metric(lambda y, p, group, user: ece(y, p), False, 0.0),
-    "rmse": Metric(lambda y, p, group, user: rmse(y, p), False, 0.0),
-    "mae": Metric(lambda y, p, group, user: mae(y, p), False, 0.0),
-    "xauc": Metric(lambda y, p, group, user: xauc(y, p), True, 1.0),
-    "top1": Metric(lambda y, p, group, user: top_k(y, p, 1), True, 1.0),
-    "top3": Metric(lambda y, p, group, user: top_k(y, p, 3), True, 1.0),
-    "log_loss_multiclass": Metric(lambda y, p, group, user: log_loss_multiclass(y, p), False, 0.0),
-    "ndcg@5": Metric(lambda y, p, group, user: ndcg(y, p, group, 5), True, 1.0),
-    "ndcg@10": Metric(lambda y, p, group, user: ndcg(y, p, group, 10), True, 1.0),
-    "mrr": Metric(lambda y, p, group, user: mrr(y, p, group), True, 1.0),
-    "hr@1": Metric(lambda y, p, group, user: hit_rate(y, p, group, 1), True, 1.0),
-    "hr@3": Metric(lambda y, p, group, user: hit_rate(y, p, group, 3), True, 1.0),
-}
 
 
 def compute(name: str, label: Array, prediction: Array, group: Array, user: Array) -> float | None:

@@ -5,26 +5,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 
-from bench.metrics.exact import (
-    BINS,
-    Array,
-    class_log_losses,
-    distances,
-    hit_rates,
-    hits,
-    log_losses,
-    mrrs,
-    ndcgs,
-    squares,
-    user_aucs,
-)
+from bench.metrics.exact import BINS, METRICS, Array, auc_users
 from bench.storage.spill import Spilled
 
 HALF = 0x3F000000 >> 9  # the bin of 1/2: its bits as float32, without the last 9
@@ -54,7 +41,7 @@ class Bins:
         self.negatives = np.zeros(2 * HALF + 1, np.uint32)
 
     def add(self, label: Array, prediction: Array, group: Array, user: Array) -> None:
-        """See ``InPieces``. Raises ValueError for a score that is no probability."""
+        """Counts rows. Raises ValueError for a score that is no probability."""
         place, positive = self.places(prediction), label > 0
         one = np.uint32(1)  # of the counts' own type: thirty times faster than a Python number
         np.add.at(self.positives, place[positive], one)
@@ -105,12 +92,12 @@ class Ece(Bins):
         self.scores = np.zeros(2 * HALF + 1)
 
     def add(self, label: Array, prediction: Array, group: Array, user: Array) -> None:
-        """See ``InPieces``."""
+        """Counts rows and adds up their scores."""
         super().add(label, prediction, group, user)
         np.add.at(self.scores, self.places(prediction), prediction.astype(np.float64))
 
     def value(self) -> float | None:
-        """See ``InPieces``."""
+        """Returns the calibration error of all that has been added; None if that is nothing."""
         rows = self.positives + self.negatives.astype(np.float64)
         used = np.flatnonzero(rows)
         if not len(used):
@@ -128,7 +115,7 @@ class Gauc:
         self.files = [Spilled() for _ in range(FILES)]
 
     def add(self, label: Array, prediction: Array, group: Array, user: Array) -> None:
-        """See ``InPieces``. Scores are taken as float32."""
+        """Puts rows into the files of their users. Scores are taken as float32."""
         user = user.astype(np.int32)
         rows = np.stack([user.view(np.float32), label.astype(np.float32), prediction.astype(np.float32)], axis=1)
         owner = user % FILES
@@ -136,11 +123,11 @@ class Gauc:
             file.append(rows[owner == number])
 
     def value(self) -> float | None:
-        """See ``InPieces``."""
+        """Returns the group AUC of all that has been added; None if no user has both classes."""
         total = weight = 0.0
         for file in self.files:
             user, label, score = np.ascontiguousarray(file[:].T) if len(file) else np.zeros((3, 0), np.float32)
-            values, rows = user_aucs(label, score, user.view(np.int32))
+            values, rows = auc_users(label, score, user.view(np.int32))
             total, weight = total + float((values * rows).sum()), weight + float(rows.sum())
         return total / weight if weight else None
 
@@ -156,32 +143,18 @@ class Mean:
         self.total, self.count = 0.0, 0
 
     def add(self, label: Array, prediction: Array, group: Array, user: Array) -> None:
-        """See ``InPieces``."""
+        """Adds the values of these rows or groups up."""
         values = self.each(label, prediction, group)
         self.total, self.count = self.total + float(values.sum()), self.count + values.size
 
     def value(self) -> float | None:
-        """See ``InPieces``."""
+        """Returns the metric of all that has been added; None if nothing counts."""
         return self.end(self.total / self.count) if self.count else None
-
-
-def _of_rows(each: Callable[[Array, Array], Array], end: Callable[[float], float] = float) -> Callable[[], Mean]:
-    return lambda: Mean(lambda label, prediction, group: each(label, prediction), end)
 
 
 IN_PIECES: dict[str, Callable[[], InPieces]] = {
     "auc": Auc,
     "gauc": Gauc,
     "ece": Ece,
-    "log_loss": _of_rows(log_losses),
-    "rmse": _of_rows(squares, math.sqrt),
-    "mae": _of_rows(distances),
-    "top1": _of_rows(partial(hits, k=1)),
-    "top3": _of_rows(partial(hits, k=3)),
-    "log_loss_multiclass": _of_rows(class_log_losses),
-    "ndcg@5": lambda: Mean(partial(ndcgs, k=5)),
-    "ndcg@10": lambda: Mean(partial(ndcgs, k=10)),
-    "mrr": lambda: Mean(mrrs),
-    "hr@1": lambda: Mean(partial(hit_rates, k=1)),
-    "hr@3": lambda: Mean(partial(hit_rates, k=3)),
+    **{name: partial(Mean, metric.each, metric.end) for name, metric in METRICS.items() if metric.each is not None},
 }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from bench.api import Batch, Inputs, Method, Schema, Task
+from bench.api import Batch, Inputs, Method, Schema, Scope, Task
 from bench.nn.layers import mlp
 from bench.nn.norms import BatchNorm
 
@@ -17,32 +17,15 @@ MakeTrunk = Callable[[Schema, MakeInputs], Method]
 
 
 def base_rate(task: Task, label: Tensor) -> Tensor | None:
-    """Returns the constant output [task.outputs] that fits the defined labels best: log-odds, mean or log shares.
-
-    label: a column, NaN where undefined. Returns None for softmax within a group, where a constant says nothing, and
-    where no label is defined.
-    """
+    """Returns the constant output [task.outputs] that fits the labels best where they are not NaN: log-odds, mean or
+    log shares. None where a constant says nothing, and where no label is defined."""
     return base_rate_of(task, [label[~label.isnan()]])
 
 
 def base_rate_of(task: Task, pieces: Iterable[Tensor]) -> Tensor | None:
-    """Returns what ``base_rate`` does, from pieces of the label column that hold defined labels alone."""
-    if task.kind == "softmax":
-        return None
-    known, total = 0, torch.zeros(task.outputs, dtype=torch.float64)
-    for piece in pieces:
-        known += len(piece)
-        if task.kind == "multiclass":
-            total += torch.bincount(piece.long(), minlength=task.outputs)
-        else:
-            total += piece.double().sum()
-    if not known:
-        return None
-    if task.kind == "multiclass":
-        count = total.float() + 1.0
-        return (count / count.sum()).log()
-    mean = (total / known).float()
-    return mean.clamp(1e-6, 1 - 1e-6).logit() if task.kind == "binary" else mean
+    """Returns the ``base_rate`` for pieces of the label column that leave out what is undefined."""
+    found = task.traits.constant((piece.double().numpy() for piece in pieces), task.outputs)
+    return None if found is None else task.traits.raw(torch.from_numpy(found).float().reshape(-1))
 
 
 class Architecture(Method):
@@ -76,7 +59,7 @@ class Architecture(Method):
         pair, user = self.inputs(batch)
         self.shared = []
         outputs: dict[str, Tensor] = {}
-        scopes: tuple[tuple[Literal["pair", "user"], Tensor], ...] = (("pair", pair), ("user", user))
+        scopes: tuple[tuple[Scope, Tensor], ...] = (("pair", pair), ("user", user))
         for scope, x in scopes:
             tasks = [t for t in self.tasks if t.scope == scope]
             for module in self.modules():
@@ -84,7 +67,7 @@ class Architecture(Method):
                     module.scope = scope
             states = self.represent(x, tasks) if tasks else {}
             outputs |= {name: self.towers[name](state) for name, state in states.items()}
-        return {t.name: outputs[t.name] if t.kind == "multiclass" else outputs[t.name].squeeze(1) for t in self.tasks}
+        return {t.name: t.traits.shaped(outputs[t.name]) for t in self.tasks}
 
 
 class OnTrunk(Method):

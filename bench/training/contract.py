@@ -115,7 +115,7 @@ def answers_every_task(name: str, data: Data) -> None:
     )
     for task in tasks:
         size = batch.user_cat.shape[0] if task.scope == "user" else batch.item.shape[0]
-        wanted = (size, task.outputs) if task.kind == "multiclass" else (size,)
+        wanted = tuple(task.traits.shaped(torch.empty(size, task.outputs)).shape)
         got = tuple(outputs[task.name].shape)
         assert got == wanted, f"the output of '{task.name}' has shape {got}, not {wanted}"
         assert outputs[task.name].isfinite().all(), f"the output of '{task.name}' is not finite"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.api import Method, Task
+from bench.api import Method
 from bench.data.tensors import Split
 from bench.nn.norms import FusedLayer
 from bench.storage.spill import Spilled
@@ -48,10 +48,4 @@ def _predicted(method: Method, split: Split) -> Iterator[dict[str, Tensor]]:
     fused = device.type == "cpu" and any(isinstance(m, FusedLayer) for m in method.modules())
     for batch in split.to(device).inputs(FUSED_ROWS if fused else EVALUATION_ROWS):
         outputs = method(batch)
-        yield {t.name: _prediction(t, outputs[t.name]).float() for t in method.tasks}
-
-
-def _prediction(task: Task, output: Tensor) -> Tensor:
-    if task.kind == "binary":
-        return output.sigmoid()
-    return output.softmax(dim=1) if task.kind == "multiclass" else output
+        yield {t.name: t.traits.prediction(outputs[t.name]).float() for t in method.tasks}

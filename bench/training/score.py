@@ -6,10 +6,11 @@ A large split is scored piece by piece, by ``bench.metrics.streaming``: ``auc`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from bench import metrics
 from bench.api import Task
@@ -40,7 +41,7 @@ def score(split: Split, predictions: Predictions, *, primary_only: bool = False,
 
 
 def slices(split: Split, predictions: Predictions) -> dict[str, Any]:
-    """The same on the rows of items, and of users, that the training part does not have."""
+    """Returns row counts and metrics on the rows of items, and of users, that the training part does not have."""
     cold: dict[str, Keep] = {
         "cold_item": lambda part: part.cold_item.numpy(),
         "cold_user": lambda part: part.cold_user.numpy()[part.group],
@@ -67,26 +68,16 @@ def whole(split: Split, predictions: Predictions) -> dict[str, Any]:
 
 
 def chance(train: Split, split: Split) -> dict[str, np.ndarray]:
-    """The best constant prediction: training means, class shares, and for softmax no preference at all. Read-only."""
+    """Returns the best constant prediction of every task, from the training labels; where a constant says nothing, that
+    of an output of 0. Read-only."""
     result = {}
     for task in split.schema.tasks:
-        labels = (label.numpy() for label in train.defined(task.name))
-        if task.kind == "multiclass":
-            counts = sum(np.bincount(label.astype(int), minlength=task.outputs) for label in labels) + np.ones(1)
-            constant = counts / counts.sum()
-        elif task.kind == "softmax":
-            constant = np.zeros(())
-        else:
-            constant = _overall_mean(labels)
+        constant = task.traits.constant((label.numpy() for label in train.defined(task.name)), task.outputs)
+        if constant is None:
+            constant = task.traits.prediction(task.traits.shaped(torch.zeros(1, task.outputs)))[0].numpy()
         size = split.groups if task.scope == "user" else split.rows
         result[task.name] = np.broadcast_to(constant, (size, *constant.shape))  # takes no memory
     return result
-
-
-def _overall_mean(pieces: Iterable[np.ndarray]) -> np.ndarray:
-    """Of one piece in its own precision, of several in float64."""
-    means, sizes = zip(*((piece.mean(), piece.size) for piece in pieces), strict=True)
-    return np.asarray(means[0] if len(means) == 1 else np.average(means, weights=sizes))
 
 
 def oracle(split: Split) -> dict[str, np.ndarray] | None:

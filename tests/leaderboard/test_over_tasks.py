@@ -10,15 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
 from bench import registry
 from bench.errors import BenchError
 from bench.leaderboard.board import board, stored
 from bench.leaderboard.filters import Filter
 from bench.leaderboard.grouping import grouped
+from bench.leaderboard.over_datasets import _middles
 from bench.leaderboard.tables import Cell, Table
 from bench.spec import digest
+from bench.statistics.bootstrap import iqm
 from bench.statistics.paired import tost
 from bench.storage.records import Store
 from tests.support.synthetic import made, template, write
@@ -262,3 +266,18 @@ print([m for m in ("torch", "transformers", "polars", "bench.api") if m in sys.m
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=registry.ROOT, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_interval_of_the_middle_is_scipys_with_every_stratum_resampled_by_itself() -> None:
+    strata = [np.random.default_rng(i).normal(i, 1 + i, size=12) for i in range(6)]
+    oracle = scipy_stats.bootstrap(
+        strata,
+        lambda *parts, axis: iqm(np.stack([part.mean(axis=axis) for part in parts], axis=-1), axis=-1),
+        method="percentile",
+        rng=np.random.default_rng(5),
+    ).confidence_interval
+    found = _middles({"row": [values.tolist() for values in strata], "still": [[float(i)] * 4 for i in range(6)]})
+    middle, low, high = (float(word.strip("[],")) for word in found["row"].text.split())
+    assert middle == pytest.approx(iqm([values.mean() for values in strata]), abs=1e-4)
+    assert (low, high) == pytest.approx((oracle.low, oracle.high), abs=0.15)  # Monte Carlo error of a quantile
+    assert found["still"].text == "2.5000 [2.5000, 2.5000]"  # however far apart the strata are

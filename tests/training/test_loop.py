@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import metrics, registry
-from bench.api import Batch, Items, Method, Task, group_softmax_loss, task_loss
+from bench.api import Batch, Items, Method, Task, task_loss
 from bench.data.load import Data
 from bench.errors import Diverged
+from bench.kinds import KINDS
 from bench.nn import BatchNorm, Dropout, Gate, HistoryAttention, base_rate, mlp, mlps
 from bench.nn.features import FeatureInputs
 from bench.nn.norms import FusedLayer
@@ -93,7 +94,7 @@ def test_softmax_within_groups_is_cross_entropy_when_one_row_is_positive() -> No
     score = torch.randn(12, generator=torch.Generator().manual_seed(1), requires_grad=True)
     label = torch.tensor([0, 1, 0, 0] * 3).float()
     group = torch.tensor([0] * 4 + [1] * 4 + [2] * 4)
-    loss = group_softmax_loss(score, label, group, 3)
+    loss = KINDS["softmax"].loss(score, label, group, 3)
     wanted = F.cross_entropy(score.view(3, 4), torch.tensor([1, 1, 1]))
     torch.testing.assert_close(loss, wanted)
     torch.testing.assert_close(*(torch.autograd.grad(x, score, retain_graph=True)[0] for x in (loss, wanted)))
@@ -104,7 +105,7 @@ def test_softmax_within_groups_by_hand() -> None:
     score = torch.tensor([1.0, 2.0, 0.5, 3.0, 4.0, 9.0], requires_grad=True)
     label = torch.tensor([1.0, 1.0, 0.0, 1.0, 0.0, NAN])
     group = torch.tensor([0, 0, 0, 1, 2, 0])
-    loss = group_softmax_loss(score, label, group, 3)
+    loss = KINDS["softmax"].loss(score, label, group, 3)
     wanted = sum(-math.log(math.exp(s) / (math.exp(s) + math.exp(0.5))) for s in (1.0, 2.0)) / 2
     assert math.isclose(loss.item(), wanted, rel_tol=1e-6)
     loss.backward()
@@ -113,7 +114,7 @@ def test_softmax_within_groups_by_hand() -> None:
 
 def test_softmax_within_groups_is_stable() -> None:
     score = torch.tensor([1000.0, -1000.0, 1000.0, -1000.0], requires_grad=True)
-    loss = group_softmax_loss(score, torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.tensor([0, 0, 1, 1]), 2)
+    loss = KINDS["softmax"].loss(score, torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.tensor([0, 0, 1, 1]), 2)
     loss.backward()
     assert loss == 1000.0 and score.grad is not None and score.grad.isfinite().all()
 
