@@ -11,7 +11,10 @@ SETUP := $(if $(filter .venv/bin,$(BIN)),.venv/.done)
 export PYTHONDONTWRITEBYTECODE :=
 INSTALL := .venv/bin/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt
 
-.PHONY: bench test lint type py slow speed board clean help
+# Groups of tests that share what they train stay together (tests/conftest.py); the first ones take longest.
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder --benchmark-disable
+
+.PHONY: bench test lint type py coverage mutation slow speed board clean help
 
 bench: $(BASE)  ## the main job: prepare, train, record, rank
 	$(BIN)/bench run --suite quick --results $(RESULTS)
@@ -27,8 +30,14 @@ lint: $(SETUP)  ## linter, formatter, and that imports only go down
 type: $(SETUP)  ## the type checker
 	$(BIN)/mypy
 
-py: $(SETUP)  ## in as many processes as there are cores, at most 8; a file's tests stay together
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --benchmark-disable
+py: $(SETUP)  ## the tests, in as many processes as there are cores, at most 8
+	$(PYTEST)
+
+coverage: $(SETUP)  ## the same with coverage, which must not fall below its floor
+	$(PYTEST) --cov
+
+mutation: $(SETUP)  ## how many of a sample of faults the tests find, at most an hour
+	$(BIN)/python -m tests.support.mutation
 
 slow: $(SETUP)  ## tests on the real data and the real language model, minutes
 	$(BIN)/python -m pytest -m slow

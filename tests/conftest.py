@@ -34,6 +34,16 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With ``--dist loadgroup`` a file's tests stay in one process, unless they name a smaller group: what they prepare
+    and train serves several. Those with real processes take longest, and begin."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
+    items.sort(key=lambda item: item.path.parent.name != "end_to_end")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One cache folder for the whole session, so that the user's own stays untouched.

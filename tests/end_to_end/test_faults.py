@@ -305,12 +305,12 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_failed_run_is_a_record_and_stops_nothing(bench: Bench, plugin: Plugin, tmp_path: Path, workers: int) -> None:
+def test_a_failed_run_is_a_record_and_stops_nothing(bench: Bench, plugin: Plugin, tmp_path: Path) -> None:
+    """In this process; in workers: ``test_workers.py``."""
     assert BODIES.keys() == FAILING.keys()
     plugins = [word for name, body in BODIES.items() for word in ("--plugin", plugin(name, body))]
     methods = [word for name in ("popularity", *FAILING, "shared_bottom") for word in ("-m", name)]
-    words = ("run", *QUICK[:-1], workers, *methods, *plugins, "--results", tmp_path / "results")
+    words = ("run", *QUICK, *methods, *plugins, "--results", tmp_path / "results")
     done = bench(*words, "--json", code=1)
     records = {r["spec"]["method"]: r for r in json.loads(done.stdout)}
     assert [records.pop(name)["status"] for name in ("popularity", "shared_bottom")] == ["ok", "ok"]

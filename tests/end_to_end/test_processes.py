@@ -38,8 +38,7 @@ TEXT = {**SURE, "layers": 1, "texts": 0, "lm_lr": 1.0, "trunk.dropout": 0.0}
 WEIGHTS = {"click": 2.0, "rec": 0.5}
 TRAINED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lora": ("sim-news", "lora", {**TEXT, "balancer": "static", "balancer.weights": WEIGHTS}),
-    "full": ("sim-news", "full", TEXT),
-    "adapter": ("sim-news", "adapter", {**TEXT, "grad_clip": 0.5}),
+    "full": ("sim-news", "full", {**TEXT, "grad_clip": 0.5}),
     "mtl_lora": ("sim-news", "mtl_lora", {**TEXT, "layers": 2}),
     "lp_ft": ("sim-news", "lp_ft", {**TEXT, "probe": 1}),  # first epoch: frozen, but not computed beforehand
     "mmoe": ("sim-news", "mmoe", {**SURE, "dropout": 0.0, "balancer": "uncertainty"}),

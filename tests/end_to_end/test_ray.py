@@ -17,12 +17,12 @@ import bench.execution.cluster  # noqa: F401 (it sets Ray's environment)
 from tests.support import command
 from tests.support.command import SMALL, Bench, Plugin, Start
 
-LIMIT = 120  # seconds; no test gets near
+LIMIT = 300  # seconds: a machine may be busy with other things
 PLAN = ("run", "-d", "sim-news", *SMALL, "--epochs", 3)
 NOTE = """
 def on_start(self, train):
     with open({path!r}, "a") as file:
-        print(ray.get_runtime_context().get_node_id() if ray.is_initialized() else "here", os.getpid(), file=file)
+        print(os.environ.get("RAY_RAYLET_PID", "here"), os.getpid(), file=file)  # the first says which node
     super().on_start(train)
 
 def on_epoch(self, epoch, valid):
@@ -45,64 +45,66 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture
 def noting(plugin: Plugin, tmp_path: Path) -> Callable[..., tuple[Path, Callable[[], list[list[str]]]]]:
-    """A method that takes its time, and what its runs have noted as they began: their nodes and processes."""
+    """A method that takes its time, and what such runs have noted as they began: their nodes' daemons and processes."""
 
-    def make(seconds: float) -> tuple[Path, Callable[[], list[list[str]]]]:
+    def make(name: str, seconds: float) -> tuple[Path, Callable[[], list[list[str]]]]:
         path = tmp_path / "begun"
         path.touch()
         body = NOTE.format(path=str(path), seconds=seconds)
-        return plugin("slow", body, "import os\nimport ray"), lambda: [s.split() for s in path.read_text().splitlines()]
+        return plugin(name, body, "import os"), lambda: [s.split() for s in path.read_text().splitlines()]
 
     return make
 
 
-def test_a_node_is_lost(
+def test_runs_on_a_cluster_come_to_the_same_end(
     bench: Bench, start: Start, cluster: Any, noting: Any, plugin: Plugin, records: Records, tmp_path: Path
 ) -> None:
-    """Killed amid a run: the run begins again elsewhere, and all records equal those of local runs, bit for bit."""
-    node, (slow, begun) = cluster.add_node(num_cpus=1), noting(0.3)
-    bad = plugin("bad", "def forward(self, batch):\n    raise RuntimeError('no idea')")
-    methods = ("-m", "slow", "-m", "single_task", "-m", "bad", "--plugin", slow, "--plugin", bad)
-    words, ray, here = (*PLAN, *methods, "--seeds", 3), tmp_path / "ray", tmp_path / "here"
-    process = start(*words, "--executor", "ray", "--address", cluster.address, "--results", ray)
-    until(lambda: any(where == node.node_id for where, _ in begun()) or process.poll() is not None)
-    cluster.remove_node(node, allow_graceful=False)
-    _, err = process.communicate(timeout=LIMIT)
-    assert process.returncode == 1 and "Traceback" not in err, err
-    assert "3 failed, 6 ok" in err.splitlines() and sum(line.startswith("[") for line in err.splitlines()) == 9
-    assert len(begun()) == 4  # one of three runs twice
+    """Ctrl-C stops the runs on the cluster too, and the same command continues. Then a node is lost amid a run: the run
+    begins again elsewhere. One that takes too long is stopped; one that kills its process ends as a record, whatever
+    Ray retries. All other records equal those of local runs, bit for bit."""
+    node, (slow, begun), (slower, _) = cluster.add_node(num_cpus=1), noting("slow", 0.3), noting("slower", 0.4)
+    bodies = {
+        "bad": "def forward(self, batch):\n    raise RuntimeError('no idea')",
+        "deadly": "def on_start(self, train):\n    os.kill(os.getpid(), 11)",
+        "sleepy": "def on_start(self, train):\n    time.sleep(1000)",
+    }
+    odd = [word for name, body in bodies.items() for word in ("-m", name, "--plugin", plugin(name, body, "import os"))]
+    usual = (*PLAN, "-m", "slow", "-m", "slower", "--plugin", slow, "--plugin", slower, "-m", "single_task")
+    there = ("--executor", "ray", "--address", cluster.address, "--time-limit", 20, "--results", tmp_path / "ray")
 
-    bench(*words, "--workers", 1, "--results", here, code=1)
-    assert records(ray) == records(here) and len(records(ray)) == 9
-    found = [{p.name: p.read_bytes() for p in (folder / "predictions").glob("*.npz")} for folder in (ray, here)]
-    assert found[0] == found[1] and len(found[0]) == 6
-
-
-def test_limits_and_deaths(bench: Bench, cluster: Any, noting: Any, plugin: Plugin, tmp_path: Path) -> None:
-    """A run that takes too long is stopped; one that kills its process ends as a record, whatever Ray retries."""
-    slow, begun = noting(1000)
-    deadly = plugin("deadly", "def on_start(self, train):\n    os.kill(os.getpid(), 11)", "import os")
-    words = (*PLAN, "-m", "slow", "-m", "popularity", "-m", "deadly", "--plugin", slow, "--plugin", deadly)
-    options = ("--executor", "ray", "--address", cluster.address, "--time-limit", 3, "--results", tmp_path / "results")
-    err = bench(*words, *options, code=1).stderr.splitlines()
-    assert "1 failed, 1 ok, 1 timeout" in err
-    assert "bench: sim-news slow seed 0: timeout: it took longer than the time limit of 3 s" in err
-    assert "bench: sim-news deadly seed 0: failed: its process was killed by SIGSEGV twice" in err
-    assert not any(psutil.pid_exists(int(process)) for _, process in begun())
-
-
-def test_ctrl_c(start: Start, cluster: Any, noting: Any, tmp_path: Path) -> None:
-    """The runs on the cluster stop too."""
-    slow, begun = noting(1000)
-    options = ("--executor", "ray", "--address", cluster.address, "--results", tmp_path / "results")
-    process = start(*PLAN, "-m", "slow", "--plugin", slow, "--seeds", 3, *options)
+    process = start(*usual, *there)
     until(lambda: begun() or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 130, err
     assert err.splitlines()[-1].startswith("bench: stopped;") and "Traceback" not in err
     until(lambda: not any(psutil.pid_exists(int(worker)) for _, worker in begun()))
-    assert len(begun()) == 1
+
+    def left() -> bool:
+        (daemon,) = node.all_processes["raylet"]
+        return any(where == str(daemon.process.pid) for where, _ in begun()[before:])
+
+    before = len(begun())
+    process = start(*usual, *odd, *there)
+    until(lambda: left() or process.poll() is not None)
+    cluster.remove_node(node, allow_graceful=False)
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 1 and "Traceback" not in err, err
+    lines = err.splitlines()
+    assert lines.count("bench: sim-news deadly seed 0: failed: its process was killed by SIGSEGV twice") == 1
+    assert lines.count("bench: sim-news sleepy seed 0: timeout: it took longer than the time limit of 20 s") == 1
+    assert sum(line.startswith("[") for line in lines) == 6
+    assert len(begun()[before:]) == 3  # one of two runs twice
+    assert not any(psutil.pid_exists(int(worker)) for _, worker in begun())
+
+    bench(*usual, *odd[:4], "--workers", 1, "--results", tmp_path / "here", code=1)
+    wanted, found = records(tmp_path / "here"), records(tmp_path / "ray")
+    assert len(wanted) == 4 and len(found) == 6 and wanted.items() <= found.items()
+    kept = [
+        {path.name: path.read_bytes() for path in (tmp_path / place / "predictions").glob("*.npz")}
+        for place in ("ray", "here")
+    ]
+    assert kept[0] == kept[1] and len(kept[0]) == 3
 
 
 def test_what_a_user_gets_wrong(

@@ -26,7 +26,7 @@ from bench.suites.specify import specify
 from bench.tuning.study import Budget, Search, Study, known_to, training_seed
 from bench.tuning.trial import make_trial
 from bench.tuning.trial_workers import LIVES, Worker
-from tests.support.command import SMALL, Bench, Plugin, Start
+from tests.support.command import SMALL, Bench, Plugin, Start, until
 
 KNOBS = {"users": 60, "items": 100, "groups": 200}
 WORDS = ("-d", "sim-news", *SMALL, "--epochs", 2)
@@ -107,7 +107,7 @@ def test_workers_elsewhere_are_heard_through_the_database(
 ) -> None:
     """Another machine has other locks: there a worker is alive as long as it gives signs of life."""
     monkeypatch.setattr("bench.tuning.trial_workers.BEAT_S", 0.1)
-    monkeypatch.setattr("bench.tuning.trial_workers.SILENCE_S", 1.0)
+    monkeypatch.setattr("bench.tuning.trial_workers.SILENCE_S", 2.0)
     monkeypatch.setattr("bench.tuning.trial_workers.POLL_S", 0.05)
     made = study(f"sqlite:///{tmp_path / 'study.db'}")
     here, there = made.opened(), made.opened()
@@ -118,7 +118,7 @@ def test_workers_elsewhere_are_heard_through_the_database(
         monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "other"))
         other = Worker(made, there, "there")
         with worker.alive(trial):
-            end = time.monotonic() + 2.5
+            end = time.monotonic() + 3
             while time.monotonic() < end:
                 assert not other._dead(there.trials[0])
                 time.sleep(0.2)
@@ -126,7 +126,7 @@ def test_workers_elsewhere_are_heard_through_the_database(
         with other:
             taken = other.next(budget)
         assert taken is not None and taken.number == 0 and taken.params == trial.params
-        assert 0.5 < time.monotonic() - begin < 10
+        assert 0.5 < time.monotonic() - begin < 60
 
 
 def test_a_trial_that_two_have_finished_counts_once(study: Callable[..., Study]) -> None:
@@ -162,13 +162,21 @@ def test_what_was_begun_too_much_waits_until_it_is_wanted(study: Callable[..., S
 # In several
 
 
-@pytest.mark.parametrize("database", [False, True], ids=["journal", "sqlite"])
-def test_two_workers_share_a_study(bench: Bench, tmp_path: Path, database: bool) -> None:
-    words = ("--storage", f"sqlite:///{tmp_path / 'study.db'}") if database else ()
-    shown = bench(
-        "tune", *WORDS, "-m", "shared_bottom", "--trials", 6, "--workers", 2, *words, "--results", tmp_path, "--json"
-    )
+def test_two_workers_share_a_study(bench: Bench, plugin: Plugin, tmp_path: Path) -> None:
+    """One of them dies amid a trial: another takes its place, and the trial goes on."""
+    died = tmp_path / "died"
+    body = f"""
+        def on_start(self, train):
+            import os, signal
+            if not os.path.exists({str(died)!r}):
+                open({str(died)!r}, "x").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+            super().on_start(train)
+    """
+    words = ("-m", "mortal", "--plugin", plugin("mortal", body), "--trials", 6, "--workers", 2)
+    shown = bench("tune", *WORDS, *words, "--results", tmp_path / "results", "--json")
     found = json.loads(shown.stdout)
+    assert died.exists()
     assert [t["number"] for t in found["trials"]] == [*range(6)]
     assert {t["state"] for t in found["trials"]} == {"complete"} and found["trials"][0]["settings"] == {}
     assert len({json.dumps(t["settings"]) for t in found["trials"]}) == 6
@@ -177,34 +185,42 @@ def test_two_workers_share_a_study(bench: Bench, tmp_path: Path, database: bool)
     assert not left
 
 
-def test_a_worker_that_dies_is_replaced(bench: Bench, plugin: Plugin, tmp_path: Path) -> None:
-    """One setting kills the process that tries it; the study ends, and says so."""
-    body = """
-        def on_start(self, train):
-            import os, signal
-            if self.width > 100:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        def __init__(self, schema, inputs, *, width=64, depth=1, tower=32, dropout=0.1):
-            super().__init__(schema, inputs, width=width, depth=depth, tower=tower, dropout=dropout)
-            self.width = width
-    """
-    words = ("-m", "deadly", "--plugin", plugin("deadly", body), "--workers", 2, "--sampler", "grid", "--points", 2)
-    fixed = [
-        w for key in (
-            "lr=0.002", "weight_decay=0", "batch_size=512", "embedding=8", "id_dropout=0", "features=concat",
-            "norm=none", "schedule=constant", "warmup=0", "grad_clip=0", "decay_embeddings=false", "balancer=uniform",
-            "depth=1", "tower=32", "dropout=0",
-        )
-        for w in ("-s", key)
-    ]  # fmt: skip
-    found = json.loads(bench("tune", *WORDS, *words, *fixed, "--results", tmp_path, "--json").stdout)
-    states = {t["settings"].get("width", 64): (t["state"], t["reason"]) for t in found["trials"]}
-    wide = max(states)
-    assert wide > 100 and states.pop(wide)[0] == "fail" and {s for s, _ in states.values()} == {"complete"}
+# Killed
 
 
-# Killed at random
+def without_seconds(outcome: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in t.items() if k != "seconds"} for t in outcome["trials"]]
+
+
+def test_a_killed_study_continues_to_the_same_trials(start: Start, bench: Bench, tmp_path: Path) -> None:
+    """Killed within a trial, after some of its epochs, with a line half-written."""
+    plugin = tmp_path / "slow.py"
+    plugin.write_text(
+        "import time\nfrom baselines.shared_bottom import SharedBottom\n\nclass Slow(SharedBottom):\n"
+        "    def on_epoch(self, epoch, valid):\n        time.sleep(0.15)\n"
+    )
+    words = ("tune", "-d", "sim-news", *SMALL, "-m", "slow", "--plugin", plugin, "--trials", 8, "--epochs", 4)
+    words = (*words, "--pruner", "median", "--results")
+
+    def log() -> bytes:
+        found = list((tmp_path / "killed").rglob("*.log"))
+        return found[0].read_bytes() if found else b""
+
+    def reports() -> int:
+        return log().count(b'"op_code":7')
+
+    process = start(*words, tmp_path / "killed")
+    until(lambda: reports() >= 9 or process.poll() is not None, limit=300)
+    process.kill()
+    process.wait()
+    assert not list((tmp_path / "killed").rglob("*.json"))
+    (path,) = (tmp_path / "killed").rglob("*.log")
+    with path.open("ab") as file:
+        file.write(b'{"op_code":7,"wor')
+    resumed = json.loads(bench(*words, tmp_path / "killed", "--json").stdout)
+    whole = json.loads(bench(*words, tmp_path / "whole", "--json").stdout)
+    assert without_seconds(resumed) == without_seconds(whole) and len(whole["trials"]) == 8
+    assert {t["state"] for t in whole["trials"]} == {"complete", "pruned"}
 
 
 @pytest.fixture(scope="module")

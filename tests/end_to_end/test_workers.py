@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import psutil
 import pytest
 
 from bench.execution.in_progress import is_running, mark
+from bench.execution.job import Limits
+from bench.execution.workers import Worker
 from tests.support import command
 from tests.support.command import SMALL, Bench, Plugin, Start
 
@@ -47,111 +50,105 @@ def of_method(done: Any) -> dict[str, dict[str, Any]]:
 
 
 DEEDS = {
-    "killed": ("os.kill(os.getpid(), 9)", "oom", "was killed by SIGKILL twice, as happens where memory runs out"),
-    "crashing": ("os.kill(os.getpid(), 11)", "failed", "was killed by SIGSEGV twice"),
-    "leaving": ("os._exit(3)", "failed", "ended with exit code 3 twice"),
+    "sleepy": "time.sleep(1000)",
+    "killed": "os.kill(os.getpid(), 9)",
+    "leaving": "len(open(file.name).readlines()) > 2 or os._exit(3)",  # twice
+    "hungry": "held = [torch.ones(2**24) for _ in iter(lambda: time.sleep(0.002), 0)]",
+}
+ENDS = {
+    "popularity": ("ok", None),
+    "killed": ("oom", "its process was killed by SIGKILL twice, as happens where memory runs out"),
+    "leaving": ("failed", "its process ended with exit code 3 twice"),
+    "sleepy": ("timeout", "it took longer than the time limit of 2 s"),
+    "hungry": ("oom", "its process took more resident memory than the limit of 1.5 GB"),
+    "shared_bottom": ("ok", None),
 }
 
 
-def test_runs_that_kill_their_workers(bench: Bench, noting: Any, tmp_path: Path) -> None:
-    """Each is tried twice, then recorded; the others have their results; only --retry tries it again."""
-    made = {name: noting(name, deed) for name, (deed, _, _) in DEEDS.items()}
-    deadly = [word for name, (path, _) in made.items() for word in ("-m", name, "--plugin", path)]
-    options = ("--workers", 2, "--results", tmp_path / "results")
-    words = (*PLAN, "-m", "popularity", *deadly, "-m", "shared_bottom", *options)
+def test_runs_that_end_their_workers(
+    bench: Bench, noting: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those that die, sleep for ever or allocate without end: what may be bad luck is tried twice, then recorded;
+    the others have their results; only --retry tries one again, and never in this process."""
+    excess = Worker.excess
+
+    def of_the_sleepy(worker: Worker, limits: Limits) -> Any:  # on a busy machine the others may take as long
+        sleeps = worker.job is not None and worker.job.spec.method == "sleepy" and made["sleepy"][1]()
+        return excess(worker, limits if sleeps else replace(limits, seconds=None))
+
+    monkeypatch.setattr(Worker, "excess", of_the_sleepy)
+    made = {name: noting(name, deed) for name, deed in DEEDS.items()}
+    unruly = [word for name, (path, _) in made.items() for word in ("-m", name, "--plugin", path)]
+    options = ("--workers", 2, "--time-limit", 2, "--memory-limit", 1.5, "--results", tmp_path / "results")
+    words = (*PLAN, "-m", "popularity", *unruly, "-m", "shared_bottom", *options)
     found = of_method(bench(*words, "--json", code=1))
+    assert {name: (r["status"], r["error"]) for name, r in found.items()} == ENDS
     good = found["shared_bottom"]
-    assert good["status"] == found["popularity"]["status"] == "ok" and multiprocessing.active_children() == []
     same = ("schema", "role", "tasks", "references", "data", "env")
-    for name, (_, status, reason) in DEEDS.items():
-        record = found[name]
-        assert (record["status"], record["error"]) == (status, f"its process {reason}")
+    for record in (found[name] for name in DEEDS):
         assert list(record) == list(good) and record["time"]["start"] <= record["time"]["stop"]
         assert (record["metrics"], record["curve"], record["cost"]) == (None, [], {})
         assert {k: record[k] for k in same} == {k: good[k] for k in same}
     bench("board", "--results", tmp_path / "results")
 
     begun = {name: read for name, (_, read) in made.items()}
-    assert "5 stored" in bench(*words, code=1).stderr
-    assert all(len(set(read())) == 2 for read in begun.values())
-    only = (*PLAN, *deadly[:4], *options, "--retry")
-    assert "1 oom" in bench(*only, code=1).stderr  # one run, and yet not in this process
-    assert len(begun["killed"]()) == 4
+    assert "6 stored" in bench(*words, code=1).stderr
+    processes = {name: read() for name, read in begun.items()}
+    assert {name: len(of) for name, of in processes.items()} == {"killed": 2, "leaving": 2, "sleepy": 1, "hungry": 2}
+    every = [process for of in processes.values() for process in of]
+    assert len({*every, os.getpid()}) == 8 and not any(psutil.pid_exists(process) for process in every)
+    assert multiprocessing.active_children() == []
+    only = (*PLAN, *unruly[8:12], *options[:2], *options[-2:], "--retry")
+    assert "1 ok" in bench(*only).stderr
+    assert begun["leaving"]()[2] != os.getpid()  # one run, and yet not in this process
 
 
-def test_a_worker_that_a_user_kills(start: Start, bench: Bench, noting: Any, records: Records, tmp_path: Path) -> None:
-    """The run begins again in another, and all is as if nothing had happened."""
-    slow, begun = noting("slow", "time.sleep(0.2)")
-    words = (*PLAN, "-m", "slow", "--seeds", 4, "--plugin", slow)
-    process = start(*words, "--workers", 2, "--results", tmp_path / "results")
-    until(lambda: begun() or process.poll() is not None)
+def test_workers_that_a_user_kills(start: Start, bench: Bench, noting: Any, records: Records, tmp_path: Path) -> None:
+    """One at a run: it begins again in another. An idle one: nothing. All is as if nothing had happened; a worker makes
+    one run after another, and status shows what is running."""
+    gates = {name: tmp_path / name for name in ("all", "last")}
+    last = f"os.path.exists({str(gates['last'])!r}) or open(file.name).read().split()[4:] != [str(os.getpid())]"
+    wait = f"while not (os.path.exists({str(gates['all'])!r}) and ({last})):\n        time.sleep(0.01)"
+    slow, begun = noting("slow", wait)
+    words = (*PLAN[1:], "-m", "slow", "--seeds", 4, "--plugin", slow, "--results", tmp_path / "results")
+    assert state(bench, *words) == ["missing"] * 4
+    process = start("run", *words, "--workers", 2)
+
+    def waiting(reached: Callable[[], object]) -> None:
+        until(lambda: reached() or process.poll() is not None)
+
+    waiting(lambda: len(begun()) == 2)
+    assert state(bench, *words) == ["running", "running", "missing", "missing"]
+    assert table(bench("status", *words, code=1).stdout)[-1][-2:] == ["2", "2"]
     os.kill(begun()[0], signal.SIGKILL)
+    waiting(lambda: len(begun()) == 3)
+    gates["all"].touch()
+    waiting(lambda: len(list(tmp_path.glob("results/runs/*/*/*.json"))) == 3)
+    assert sorted(state(bench, *words)) == ["done", "done", "done", "running"]
+    (idle,) = [
+        child
+        for child in psutil.Process(process.pid).children()
+        if child.pid != begun()[-1] and "resource_tracker" not in " ".join(child.cmdline())
+    ]
+    idle.kill()
+    gates["last"].touch()
     _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0 and "4 ok" in err.splitlines(), err
     assert len(begun()) == 5 and len(set(begun())) == 3
-    bench(*words, "--workers", 1, "--results", tmp_path / "here")
+    bench("run", *words[:-1], tmp_path / "here", "--workers", 1)
     assert records(tmp_path / "results") == records(tmp_path / "here")
-
-
-def test_limits(bench: Bench, noting: Any, tmp_path: Path) -> None:
-    """One run sleeps for ever, one allocates without end, the others are as they would be without limits."""
-    sleepy, slept = noting("sleepy", "time.sleep(1000)")
-    hungry, ate = noting("hungry", "held = [torch.ones(2**24) for _ in iter(lambda: time.sleep(0.002), 0)]")
-    words = ("--workers", 1, "--results", tmp_path / "results", "--json")
-    timed = (*PLAN, "-m", "popularity", "-m", "sleepy", "--plugin", sleepy, "-m", "shared_bottom", "--time-limit", 20)
-    found = of_method(bench(*timed, *words, code=1))
-    weighed = (*PLAN, "-m", "hungry", "--plugin", hungry, "-m", "popularity", "--memory-limit", 1.5)
-    found |= of_method(bench(*weighed, *words, code=1))
-    assert {name: (r["status"], r["error"]) for name, r in found.items()} == {
-        "popularity": ("ok", None),
-        "sleepy": ("timeout", "it took longer than the time limit of 20 s"),
-        "hungry": ("oom", "its process took more resident memory than the limit of 1.5 GB"),
-        "shared_bottom": ("ok", None),
-    }
-    assert len(slept()) == 1 and len(ate()) == 2  # memory may be short because of earlier runs: once more, alone
-    assert not any(psutil.pid_exists(process) for process in (*slept(), *ate()))
-    assert len(set(slept() + ate()) | {os.getpid()}) == 4  # never in this process
-
-
-def test_a_worker_lives_on(bench: Bench, noting: Any, tmp_path: Path) -> None:
-    """One start for many runs."""
-    plain, begun = noting("plain", "pass")
-    words = (*PLAN, "-m", "plain", "--plugin", plain, "--seeds", 5, "--results", tmp_path)
-    bench(*words, "--workers", 1, "--time-limit", 60)
-    assert len(begun()) == 5 and len(set(begun())) == 1
-
-
-def test_an_idle_worker_may_die(start: Start, noting: Any, tmp_path: Path) -> None:
-    slow, begun = noting("slow", "time.sleep(2)")
-    words = (*PLAN, "-m", "popularity", "-m", "slow", "--plugin", slow, "--workers", 2, "--results", tmp_path)
-    process = start(*words)
-    until(lambda: (begun() and list(tmp_path.glob("runs/*/*/*.json"))) or process.poll() is not None)
-    idle = [
-        child
-        for child in psutil.Process(process.pid).children()
-        if child.pid not in begun() and "resource_tracker" not in " ".join(child.cmdline())
-    ]
-    assert len(idle) == 1
-    idle[0].kill()
-    _, err = process.communicate(timeout=LIMIT)
-    assert process.returncode == 0 and "2 ok" in err.splitlines(), err
 
 
 def state(bench: Bench, *words: object) -> list[str]:
     return [run["state"] for run in json.loads(bench("status", *words, "--json", code=1).stdout)]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_status_shows_what_is_running(start: Start, bench: Bench, noting: Any, tmp_path: Path, workers: int) -> None:
+def test_status_shows_a_run_in_the_parent_too(start: Start, bench: Bench, noting: Any, tmp_path: Path) -> None:
     slow, begun = noting("slow", "time.sleep(1000)")
     words = (*PLAN[1:], "-m", "slow", "-m", "popularity", "--plugin", slow, "--results", tmp_path / "results")
-    assert state(bench, *words) == ["missing", "missing"]
-    process = start("run", *words, "--workers", workers)
+    process = start("run", *words, "--workers", 1)
     until(lambda: begun() or process.poll() is not None)
-    if workers == 2:
-        until(lambda: list(tmp_path.glob("results/runs/*/*/*.json")))
-    assert state(bench, *words) == ["running", "missing" if workers == 1 else "done"]
-    assert table(bench("status", *words, code=1).stdout)[-1][-2:] == ["1", str(2 - workers)]
+    assert state(bench, *words) == ["running", "missing"]
     process.kill()
     until(lambda: state(bench, *words)[0] == "missing")  # its lock's file is left, and means nothing
 

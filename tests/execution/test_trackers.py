@@ -145,13 +145,14 @@ def test_wandb(tracked: tuple[dict[str, Any], Path]) -> None:
     assert {key: history[-1][key] for key in ends_of(record)} == ends_of(record)  # the end is in the last epoch's row
 
 
-def test_in_workers(bench: Bench, tmp_path: Path) -> None:
+ONE_WORKER = ("--workers", 1, "--time-limit", 600)  # a process of its own, since it may have to be stopped
+
+
+def test_in_a_worker(bench: Bench, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     words = ("run", "-d", "sim-news", "-m", "mf", "-m", "popularity", *SMALL, "--epochs", 1)
-    found = json.loads(
-        bench(*words, "--tracker", "tensorboard", "--workers", 2, "--results", tmp_path, "--json").stdout
-    )
+    found = json.loads(bench(*words, "--tracker", "tensorboard", *ONE_WORKER, "--results", tmp_path, "--json").stdout)
     for record in found:
         method, key = record["spec"]["method"], record["key"]
         read = EventAccumulator(str(tmp_path / "trackers" / "tensorboard" / "sim-news" / method / f"0-{key}")).Reload()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import math
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,10 @@ from bench.training.recipe import Recipe
 from bench.training.skill import split_off_meta
 from methods._tuned import Tuned
 from methods.controller import Action
-from tests.support import command
-from tests.support.command import SMALL, Bench, Plugin, Start
 from tests.support.runs import made
 
 EPOCHS, SIZE = 3, 256
-Records = Callable[[Path], dict[str, Any]]
+GROUPS, SMALL_SIZE = 60, 100  # of the training part, where all methods are trained
 
 
 class Cut(BaseException):
@@ -53,6 +51,17 @@ class Killed(Checkpointer):
     def keep(self, *given: Any) -> None:
         super().keep(*given)
         raise Cut
+
+
+class Goes(Killed):
+    """Keeps the state at one batch, and the training goes on from there."""
+
+    def keep(self, *given: Any, **loop: Any) -> None:
+        with suppress(Cut):
+            super().keep(*given, **loop)
+
+    def ended(self) -> bool:
+        return False
 
 
 class Disturbed(Checkpointer):
@@ -83,22 +92,35 @@ def batches(split: Split) -> int:
 
 
 def assert_resumes(make: Callable[[], Method], data: Any, **given: Any) -> None:
-    """Killed within the second epoch, a training goes on to what it is without: weights, curve, epochs, predictions."""
+    """From its state amid the second epoch, a training goes on to what it has become since: weights, curve, epochs,
+    predictions."""
     torch.use_deterministic_algorithms(True)
+    data = replace(data, train=data.train.cut(GROUPS)[0])
     whole = make()
-    wanted = learn(whole, data, **given)
+    after = math.ceil(data.train.rows / SMALL_SIZE * (1 - whole.meta_share))
+    keeper = Goes(after + after // 2)
+    wanted = learn(whole, data, keeper, batch_size=SMALL_SIZE, **given)
     if not wanted.curve:
         return  # nothing is trained step by step
-    after = round(batches(data.train) * (1 - whole.meta_share))
-    with pytest.raises(Cut):
-        learn(make(), data, Killed(after + after // 2), **given)
+    assert keeper.path.exists() and keeper.batch > keeper.at
     method = make()
-    found = learn(method, data, Disturbed("test", 1.0, {}), **given)
+    found = learn(method, data, Disturbed("test", 1.0, {}), batch_size=SMALL_SIZE, **given)
     assert found.curve == wanted.curve
     assert found.best_epoch == wanted.best_epoch and found.rows == wanted.rows
     torch.testing.assert_close(method.state_dict(), whole.state_dict(), rtol=0, atol=0, equal_nan=True)
     assert getattr(method, "decisions", []) == getattr(whole, "decisions", [])
     np.testing.assert_equal(evaluate(method, data.valid), evaluate(whole, data.valid))
+
+
+@pytest.mark.parametrize("name", ["mmoe", "auto_lambda", "fomaml", "unfreeze"])
+def test_keeping_changes_nothing(name: str) -> None:
+    data = small("sim-news")
+    data = replace(data, train=data.train.cut(GROUPS)[0])
+    alone = contract.make(name, data.schema)
+    wanted = learn(alone, data, batch_size=SMALL_SIZE, epochs=2)
+    kept = contract.make(name, data.schema)
+    assert learn(kept, data, Goes(3), batch_size=SMALL_SIZE, epochs=2).curve == wanted.curve
+    torch.testing.assert_close(kept.state_dict(), alone.state_dict(), rtol=0, atol=0)
 
 
 def _methods() -> Iterator[Any]:
@@ -131,7 +153,7 @@ def test_on_resume_of_auto_lambda() -> None:
         method.meta_share = 0.5
         return method
 
-    assert batches(split_off_meta(data.train, 0.5)[1]) > 2
+    assert split_off_meta(data.train.cut(GROUPS)[0], 0.5)[1].rows > 2 * SMALL_SIZE
     assert_resumes(make, data)
 
 
@@ -295,81 +317,3 @@ def test_every_training_of_a_run(
     for part in ("metrics", "curve", "best_epoch", "decisions", "gates"):
         assert found[part] == whole[part], part
     assert found["cost"]["texts_encoded"] == whole["cost"]["texts_encoded"]
-
-
-SLOW = """
-def step(self, batch, optimizer):
-    with open(os.environ["STEPS"], "a") as file:
-        file.write("x")
-    time.sleep(0.02)
-    return super().step(batch, optimizer)
-"""
-
-
-@pytest.fixture
-def slow(plugin: Plugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
-    """A method whose steps take a while and are counted; gives how many were made since the last time it was asked."""
-    path = tmp_path / "steps"
-    monkeypatch.setenv("STEPS", str(path))
-    plugin("slow", SLOW, head="import os\n")
-
-    def count() -> int:
-        made = path.stat().st_size if path.exists() else 0
-        path.unlink(missing_ok=True)
-        return made
-
-    return count
-
-
-def words(tmp_path: Path, name: str, *more: object) -> tuple[object, ...]:
-    own = ("-m", "slow", "--plugin", tmp_path / "plugins" / "slow.py", "-s", "batch_size=64", "--epochs", 3)
-    return ("run", "-d", "sim-news", *SMALL, *own, "--results", tmp_path / name, *more)
-
-
-def kept() -> list[Path]:
-    return sorted((cache.root() / "checkpoints").glob("*.safetensors"))
-
-
-until = partial(command.until, limit=60)
-
-
-def test_kill(slow: Callable[[], int], bench: Bench, start: Start, records: Records, tmp_path: Path) -> None:
-    """kill -9 of a run that is kept at every batch; the same command ends with the metrics of an undisturbed run."""
-    bench(*words(tmp_path, "whole", "--workers", 1))
-    total = slow()
-    assert not kept()
-    more = ("--workers", 1, "--checkpoint", 1e-6)
-    process = start(*words(tmp_path, "results", *more))
-    until(lambda: (tmp_path / "steps").exists() and (tmp_path / "steps").stat().st_size > total // 2)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert len(kept()) == 1 and not list((tmp_path / "results").glob("runs/*/*/*.json"))
-    first = slow()
-    bench(*words(tmp_path, "results", *more))
-    assert total <= first + slow() <= total + 1  # of the batch that was killed, or had not been kept yet
-    assert records(tmp_path / "results") == records(tmp_path / "whole")
-    assert not kept()
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm(
-    slow: Callable[[], int], bench: Bench, start: Start, records: Records, tmp_path: Path, workers: int
-) -> None:
-    """The parent alone is asked to end: all runs at hand are kept, exit code 143; then nothing is trained twice."""
-    more = ("--seeds", workers, "--workers", workers)
-    bench(*words(tmp_path, "whole", "--seeds", workers, "--workers", 1))
-    total = slow()
-    process = start(*words(tmp_path, "results", *more))
-    until(lambda: (tmp_path / "steps").exists() and (tmp_path / "steps").stat().st_size > total // 2)
-    process.terminate()
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (143, "")
-    assert err.splitlines()[-1] == "bench: terminated; what was kept is whole, and the same command continues"
-    assert "Traceback" not in err
-    assert len(kept()) + len(list((tmp_path / "results").glob("runs/*/*/*.json"))) == workers and kept()
-    first = slow()
-    assert first < total
-    bench(*words(tmp_path, "results", "--seeds", workers, "--workers", 1))
-    assert first + slow() == total
-    assert records(tmp_path / "results") == records(tmp_path / "whole")
-    assert not kept()

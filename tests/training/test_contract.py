@@ -48,11 +48,12 @@ def test_space_agrees_with_signature(name: str) -> None:
 def _cases() -> Iterator[object]:
     """Everything on every task set; two of the three are left to `make slow` where a language model is trained."""
     for name in METHODS:
-        for aspect in ON_DATA:
-            for dataset in TASK_SETS:
-                slow = issubclass(registry.load_method(name), Tuned) and dataset != "sim-news"
-                marks = [pytest.mark.slow] if slow else []
-                yield pytest.param(name, aspect, dataset, marks=marks, id=f"{name}-{aspect.__name__}-{dataset}")
+        for dataset in TASK_SETS:
+            slow = issubclass(registry.load_method(name), Tuned) and dataset != "sim-news"
+            marks = [pytest.mark.slow] if slow else []
+            marks.append(pytest.mark.xdist_group(f"{name}-{dataset}"))  # one training serves several aspects
+            for aspect in ON_DATA:
+                yield pytest.param(name, aspect, dataset, marks=marks, id=f"{name}-{dataset}-{aspect.__name__}")
 
 
 @pytest.mark.parametrize(("name", "aspect", "dataset"), list(_cases()))
@@ -74,12 +75,21 @@ def test_frozen_takes_any_architecture(trunk: str) -> None:
     assert [t for tasks, _ in method.parts() for t in tasks] == list(data.schema.tasks)
 
 
-# A method on a trunk leaves the balancer to it, or calls it as it does: one of each family shows that.
-@pytest.mark.parametrize(
-    ("name", "balancer"),
-    [(n, b) for n in ARCHITECTURES for b in BALANCERS]
-    + [(n, b) for n in ON_TRUNK for b in ("uncertainty", "pcgrad", "metabalance")],
-)
+def _pairs() -> list[tuple[str, str]]:
+    """One balancer of each family on every architecture, and every balancer on shared-bottom.
+
+    A balancer sees losses and shared representations alone: what one of its family gets from a method, all get.
+    A method on a trunk leaves the balancer to it, or calls it as it does: three families show that.
+    """
+    family = {}
+    for name in BALANCERS:
+        cls = registry.load_balancer(name)
+        family[cls.__bases__, cls.weighs, cls.looks_again, bool(cls.of)] = name
+    chosen = {(n, b) for n in ARCHITECTURES for b in family.values()} | {("shared_bottom", b) for b in BALANCERS}
+    return sorted(chosen | {(n, b) for n in ON_TRUNK for b in ("uncertainty", "pcgrad", "metabalance")})
+
+
+@pytest.mark.parametrize(("name", "balancer"), _pairs())
 def test_any_balancer_with_any_method(name: str, balancer: str) -> None:
     data = small("sim-shop")
     method = make(name, data.schema, balancer=balancer)
@@ -103,12 +113,11 @@ def test_the_balancer_decides_the_gradients() -> None:
         torch.testing.assert_close(a.grad, wanted, msg=path)
 
 
-def test_each_check_can_fail() -> None:
-    """Every check rejects a method that breaks exactly what it looks at."""
-    data = small("sim-news")
-    base = registry.load_method("shared_bottom")
+def broken(fault: str) -> type[api.Method]:
+    """Shared-bottom with one fault."""
+    unseeded = torch.Generator()
 
-    class Broken(base):
+    class Broken(registry.load_method("shared_bottom")):
         def __init__(self, *args: object, **kwargs: object) -> None:
             super().__init__(*args, **kwargs)
             if fault == "idle parameter":
@@ -136,7 +145,12 @@ def test_each_check_can_fail() -> None:
         def backward(self, losses: Tensor) -> None:
             super().backward(-losses if fault == "climbs the loss" else losses)
 
-    unseeded = torch.Generator()
+    return Broken
+
+
+def test_each_check_can_fail() -> None:
+    """Every check rejects a method that breaks exactly what it looks at."""
+    data = small("sim-news")
     catches = {
         "missing task": answers_every_task,
         "idle parameter": trains_every_parameter,
@@ -148,9 +162,10 @@ def test_each_check_can_fail() -> None:
         "climbs the loss": learns,
     }
     assert set(catches.values()) == set(ON_DATA)
+    classes = {fault: broken(fault) for fault in catches}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "load_method", lambda name: Broken)
-        for fault, aspect in catches.items():  # noqa: B007 (the class above reads it)
+        for fault, aspect in catches.items():
+            patch.setattr(registry, "load_method", lambda name, fault=fault: classes[fault])
             with pytest.raises(AssertionError, match=r"\w+ \w+"):
                 aspect("broken", data)
 

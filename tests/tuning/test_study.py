@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from bench.training.skill import constants
 from bench.tuning.propose import propose
 from bench.tuning.space import EQUAL, Space, _around, simplex, space_of
 from bench.tuning.study import Search, training_seed
-from tests.support.command import SMALL, Bench, Plugin, Start
+from tests.support.command import SMALL, Bench, Plugin
 from tests.support.runs import made
 
 KNOBS = {"users": 60, "items": 100, "groups": 200}
@@ -210,41 +208,6 @@ def test_finished_trials_are_not_run_again(
     assert done.stdout.splitlines()[-1].startswith("bench run --tuned -d sim-news -m popularity ")
     assert outcome.read_bytes() == stored
     assert trials_of(study("popularity", 2)) == trials_of(first)
-
-
-def test_a_killed_study_continues_to_the_same_trials(start: Start, bench: Bench, tmp_path: Path) -> None:
-    """Killed twice within a trial, after some of its epochs, and once with a line half-written."""
-    plugin = tmp_path / "slow.py"
-    plugin.write_text(
-        "import time\nfrom baselines.shared_bottom import SharedBottom\n\nclass Slow(SharedBottom):\n"
-        "    def on_epoch(self, epoch, valid):\n        time.sleep(0.15)\n"
-    )
-    words = ("tune", "-d", "sim-news", *SMALL, "-m", "slow", "--plugin", plugin, "--trials", 8, "--epochs", 4)
-    words = (*words, "--pruner", "median", "--results")
-
-    def log() -> bytes:
-        found = list((tmp_path / "killed").rglob("*.log"))
-        return found[0].read_bytes() if found else b""
-
-    def reports() -> int:
-        return log().count(b'"op_code":7')
-
-    for wanted in (3, 17):
-        process = start(*words, tmp_path / "killed")
-        end = time.monotonic() + 300
-        while reports() < wanted:
-            assert time.monotonic() < end and process.poll() is None, process.communicate()
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not list((tmp_path / "killed").rglob("*.json"))
-    (path,) = (tmp_path / "killed").rglob("*.log")
-    with path.open("ab") as file:
-        file.write(b'{"op_code":7,"wor')
-    resumed = json.loads(bench(*words, tmp_path / "killed", "--json").stdout)
-    whole = json.loads(bench(*words, tmp_path / "whole", "--json").stdout)
-    assert trials_of(resumed) == trials_of(whole) and len(whole["trials"]) == 8
-    assert {t["state"] for t in whole["trials"]} == {"complete", "pruned"}
 
 
 def test_failed_diverged_and_pruned_trials_are_stored_with_their_reason(
