@@ -218,7 +218,8 @@ Trained = tuple[Method, Fit, dict[str, np.ndarray]]
 
 def _trained(name: str, data: Data) -> Trained:
     """Returns a trained method, its curve and its predictions: the checks of one method in a row share one training."""
-    return _training(make, registry.load_method(name), name, str(config.resolve(name, {})), data)
+    cls: Any = registry.load_method(name)
+    return _training(make, cls, name, str(config.resolve(name, {})), data)
 
 
 @lru_cache(maxsize=1)
