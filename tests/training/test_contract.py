@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -256,65 +254,3 @@ def test_popularity_of_classes() -> None:
     everyone = torch.nn.functional.one_hot(label.long(), 3).float().mean(dim=0)
     batch = next(train.inputs(64))
     torch.testing.assert_close(method(batch)["mood"][0].exp(), (mine.sum(0) + 2.0 * everyone) / (len(mine) + 2.0))
-
-
-ALLOWED = {
-    "bench/api.py": {"bench.collective", "bench.errors", "bench.kinds"},
-    "bench/metrics/exact.py": set(),
-    "bench/metrics/streaming.py": {"bench.metrics", "bench.data.mapped"},
-    "bench/spec/key.py": set(),
-    "bench/errors.py": set(),
-    "bench/statistics/paired.py": {"bench.errors", "bench.metrics"},
-    "bench/spec/names.py": {"bench.spec"},
-    "bench/leaderboard/tables.py": {"bench.statistics.paired"},
-    "bench/leaderboard/grouping.py": {
-        "bench.errors",
-        "bench.spec.names",
-        "bench.spec",
-        "bench.storage.records",
-        "bench.leaderboard.tables",
-    },
-    "bench/leaderboard/columns.py": {
-        "bench.errors",
-        "bench.metrics",
-        "bench.leaderboard.grouping",
-        "bench.statistics.paired",
-        "bench.leaderboard.tables",
-    },
-    "bench/leaderboard/render/text.py": {"bench.leaderboard.tables"},
-    "bench/leaderboard/render/latex.py": {"bench.leaderboard.render.text", "bench.leaderboard.tables"},
-    "bench/leaderboard/render/csv.py": {"bench.leaderboard.render.text", "bench.leaderboard.tables"},
-    "bench/nn/layers.py": {"bench.api", "bench.nn.norms"},
-    "bench/nn/norms.py": set(),
-    "bench/nn/features.py": {"bench.api", "bench.nn"},
-}
-
-
-def _imports(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = {f"{node.module}.{a.name}" for a in node.names} if node.module == "bench" else {node.module}
-            found |= names
-        elif isinstance(node, ast.Import):
-            found |= {a.name for a in node.names}
-    return {name for name in found if name.split(".")[0] in ("bench", "baselines", "methods")}
-
-
-def test_imports_point_one_way() -> None:
-    for file, allowed in ALLOWED.items():
-        assert _imports(ROOT / file) <= allowed, file
-    for folder in ("baselines", "methods"):
-        for path in (ROOT / folder).rglob("*.py"):
-            for name in _imports(path):
-                blocks = name in ("bench.api", "bench.metrics", "bench.nn", "bench.nn.norms")
-                ok = blocks or name.startswith(("bench.text", "baselines", "methods"))
-                assert ok, f"{path.name} imports {name}"
-    for path in (ROOT / "bench").rglob("*.py"):
-        imported = _imports(path)
-        assert path.parent.name == "cli" or not any(name.startswith("bench.cli") for name in imported), path
-        assert not any(name.startswith(("baselines", "methods")) for name in imported), path
-    for path in (ROOT / "bench" / "datasets").glob("*.py"):
-        assert _imports(path) <= {"bench.api", "bench.errors"} | {
-            n for n in _imports(path) if n.startswith("bench.data")
-        }

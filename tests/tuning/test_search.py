@@ -197,7 +197,7 @@ def test_loss_weights_come_within_two_percent_of_a_dense_grid(
 ) -> None:
     """Of 40 trials the best is compared with 401 weights whose models are known in closed form: with weights (w, 1 - w)
     and least squares the one output is w times the fit of the one task and 1 - w times that of the other."""
-    monkeypatch.setattr("bench.data.load.load", conflicting)
+    monkeypatch.setattr("bench.tuning.study.load", conflicting)
     path = tmp_path / "one_head.py"
     path.write_text(ONE_HEAD)
     settings = [w for setting in (*FIXED, "lr=0.03") for w in ("-s", setting)]
