@@ -184,7 +184,8 @@ class Distill(Lora):
         """Gradients of the tasks' losses as the balancer has them, plus those of the teacher's terms."""
         term, self.term = self.term, None
         if term is None:
-            return super().backward(losses)
+            super().backward(losses)
+            return
         modules = [self] if self.updates == "all" else [self.adaptors, *(tower.network for tower in self.towers())]
         reached = [p for module in modules for p in module.parameters() if p.requires_grad]
         gradients = torch.autograd.grad(term, reached, retain_graph=True, allow_unused=True)

@@ -24,7 +24,7 @@ class UPGrad(GradientBalancer):
 class NonNegativeLeastSquares(DualConeProjector):
     """Exact for a few tasks: min v^T G v with v >= u is min ||R x + R u|| with x = v - u >= 0, where G = R^T R."""
 
-    def __call__(self, U: Tensor, G: Tensor) -> Tensor:  # noqa: N803 (the names of torchjd)
+    def __call__(self, U: Tensor, G: Tensor) -> Tensor:
         """U [T, T], one vector to project a row; G [T, T] the Gram matrix. Returns weights [T, T]."""
         values, vectors = np.linalg.eigh(G.numpy())
         root = np.sqrt(values.clip(min=0))[:, None] * vectors.T

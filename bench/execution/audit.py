@@ -31,10 +31,9 @@ AUDITED = (
 
 def method_digest(method: str, resolved: Mapping[str, Any]) -> str:
     """Digest of the code that a method's numbers come from. It audits; the declared versions decide."""
-    start = [Path(session.__file__), registry.find("method", method).path]
-    for key in resolved.keys() & COMPONENTS:
-        start.append(registry.find("balancer" if key.startswith("balancer") else "method", resolved[key]).path)
-    return digest(sorted(closure(start).values()))
+    named = [("balancer" if key.startswith("balancer") else "method", key) for key in resolved.keys() & COMPONENTS]
+    parts = [registry.find(kind, resolved[key]).path for kind, key in named]
+    return digest(sorted(closure([Path(session.__file__), registry.find("method", method).path, *parts]).values()))
 
 
 def closure(start: Iterable[Path]) -> dict[Path, str]:

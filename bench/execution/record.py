@@ -22,6 +22,7 @@ from bench.training.score import references
 
 
 def times(start: datetime) -> dict[str, Any]:
+    """The part of a record that says when a run started and, now, stopped."""
     stop = datetime.now(UTC)
     return {"time": {"start": start.isoformat(timespec="seconds"), "stop": stop.isoformat(timespec="seconds")}}
 

@@ -44,4 +44,5 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
 
 @cache
 def t_quantile(confidence: float, freedom: int) -> float:
+    """Returns the value that |t| of Student's distribution stays below with this probability."""
     return float(stdtrit(freedom, (1 + confidence) / 2))

@@ -114,7 +114,7 @@ def read_record(place: Place) -> dict[str, Any]:
 
 class _Metrics(msgspec.Struct):
     test: dict[str, dict[str, float | None]]
-    slices: dict[str, Any] = {}  # noqa: RUF012 msgspec copies it
+    slices: dict[str, Any] = {}
 
 
 class _Env(msgspec.Struct):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def _save_tokenizer(data: _Cursor, positions: int, folder: Path) -> None:
     ends = data.array("<u4", count + 1).tolist()
     scores = data.array("<f4", count).tolist()
     text = data.bytes(size)
-    pieces = [text[a:b].decode() for a, b in zip(ends, ends[1:], strict=False)]
+    pieces = [text[a:b].decode() for a, b in pairwise(ends)]
     classes: dict[str, list[str]] = {"": [], " ": []}
     characters, _ = data.numbers("iI")
     for _ in range(characters):

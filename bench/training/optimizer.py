@@ -48,5 +48,6 @@ def regroup(optimizer: torch.optim.Optimizer, groups: Sequence[dict[str, Any]]) 
 
 
 def clip_gradients(modules: Sequence[nn.Module], most: float, *_: object) -> None:
+    """Scales the gradient of each module down to the norm ``most`` if it is larger; a hook of the optimiser."""
     for module in modules:
         nn.utils.clip_grad_norm_(module.parameters(), most)

@@ -33,6 +33,7 @@ def restore_training(method: Method, optimizer: torch.optim.Optimizer, saved: Ma
 
 
 def optimizer_state(method: Method, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Returns groups and state of an optimiser, with the names of the parameters in their place."""
     name = {id(p): name for name, p in method.named_parameters()}
     return {
         "groups": [{**group, "params": [name[id(p)] for p in group["params"]]} for group in optimizer.param_groups],
@@ -87,6 +88,7 @@ class Start:
 
 
 def restore_method(method: Method, saved: Mapping[str, Any]) -> None:
+    """Brings a newly built method to what ``Start.changes`` gave; raises KeyError where that does not fit."""
     trained = {*saved["trained"]}
     for name, p in method.named_parameters():
         p.requires_grad_(name in trained)
@@ -173,6 +175,7 @@ class _Packer:
 
 
 def packed(state: dict[str, Any], belongs: Mapping[str, Any]) -> bytes:
+    """Returns a safetensors file of a state, with ``belongs`` in its metadata."""
     packer = _Packer()
     metadata = {"belongs": json.dumps(belongs), "state": json.dumps(_encode(state, packer.leaf))}
     tensors = {k: t.detach().cpu().contiguous().clone() for k, t in packer.tensors.items()}
@@ -180,6 +183,7 @@ def packed(state: dict[str, Any], belongs: Mapping[str, Any]) -> bytes:
 
 
 def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Returns the state that was packed, from the JSON of its metadata and its tensors; it loads no code."""
     if isinstance(value, list):
         return [decode(v, tensors) for v in value]
     if not isinstance(value, dict):

@@ -23,6 +23,7 @@ IMPORTANCE_TRIALS = 10  # with fewer results a forest over the settings says not
 
 
 def outcome_of(study: Study, counted: Sequence[FrozenTrial], device: torch.device) -> dict[str, Any]:
+    """Returns what is stored of a study: its trials, the best of them, importances, cost and where it was made."""
     finished = [t for t in counted if t.state in FINISHED]
     complete = [t for t in finished if t.state == TrialState.COMPLETE]
     best = None

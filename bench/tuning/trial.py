@@ -75,6 +75,7 @@ def job_name(study: Study, number: int) -> str:
 
 
 def ending_of(trial: FrozenTrial) -> str:
+    """Says how a trial ended, in words for the progress."""
     seconds = f"{trial.user_attrs['seconds']:.1f} s"
     if trial.state == TrialState.COMPLETE:
         return f"skill {np.mean(trial.values):.4f}, {seconds}"

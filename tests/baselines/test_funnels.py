@@ -319,7 +319,7 @@ def test_pepnet_gates_stop_the_gradient(batch: Batch) -> None:
     model.shared = []
     states = model.represent(x, [t for t in model.tasks if t.scope == "pair"])
     assert len(seen) == 1 + len(states)
-    user, context, user_id, candidate, item_id = model.sizes
+    user, context, user_id, candidate, _ = model.sizes
     prior = [slice(user, user + context + user_id), slice(user + context + user_id + candidate, None)]
     for i, read in enumerate(seen):
         (back,) = torch.autograd.grad(read.sum(), x, retain_graph=True)

@@ -130,8 +130,10 @@ def test_against_a_plain_loop_over_random_data(tmp_path: Path, seed: int) -> Non
     moments = sorted(begin + timedelta(hours=int(h)) for h in rng.integers(0, 24 * 150, 400))
     lines: list[tuple[Any, ...]] = []
     for basket, moment in enumerate(moments):
-        for product in rng.choice(12, 3, replace=False):
-            lines.append((basket % 5, basket, int(product), int(rng.integers(0, 3)), 1.0, moment.isoformat(" ")))
+        lines += [
+            (basket % 5, basket, int(product), int(rng.integers(0, 3)), 1.0, moment.isoformat(" "))
+            for product in rng.choice(12, 3, replace=False)
+        ]
     campaigns = {1: ("Type B", "2017-02-10"), 2: ("Type C", "2017-03-05"), 3: ("Type B", "2017-03-20")}
     coupons = [(A + int(k), int(p), c) for c in campaigns for k in range(4) for p in rng.choice(12, 2, replace=False)]
     redeemed = [(int(rng.integers(5)), A + int(rng.integers(4)), int(rng.integers(1, 4)),

@@ -52,7 +52,7 @@ def test_runs_beside_or_before_it_do_not_change_a_run(bench: Bench, records: Rec
     words = ("run", "-d", "sim-video", *SMALL, "--epochs", 2, "--workers", 1)
     bench(*words, "-m", "mmoe", "--results", tmp_path / "alone")
     torch.manual_seed(99)
-    np.random.seed(99)  # noqa: NPY002
+    np.random.seed(99)
     bench(*words, "-m", "single_task", "-m", "mmoe", "--seeds", 2, "--results", tmp_path / "after")
     bench(*words, "-m", "mmoe", "-m", "single_task", "--seeds", 2, "--results", tmp_path / "order")
     alone, after = records(tmp_path / "alone"), records(tmp_path / "after")

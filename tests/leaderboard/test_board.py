@@ -442,7 +442,7 @@ def test_narrow_consoles_put_differences_below() -> None:
 
 
 def test_markdown_escapes_what_would_break_a_table() -> None:
-    records = runs("a|b", [0.7]) + [record("c", 0, status="failed", error="x | `y` <z> *w*")]
+    records = [*runs("a|b", [0.7]), record("c", 0, status="failed", error="x | `y` <z> *w*")]
     text = to_markdown(board(records))
     assert "a\\|b" in text
     assert r"c: failed (seed 0): x \| \`y\` \<z> \*w\*" in text

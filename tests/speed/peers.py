@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import sys
 import time
@@ -187,7 +188,7 @@ class FloorBfloat16(Floor):
 
 
 def _layers(widths: tuple[int, ...]) -> Iterator[nn.Module]:
-    for width_in, width in zip(widths, widths[1:], strict=False):
+    for width_in, width in itertools.pairwise(widths):
         yield from mlp(width_in, width, 1, DROPOUT)
 
 
@@ -431,7 +432,7 @@ class LibMTL(Side):
 
 def _plain(widths: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for width_in, width in zip(widths, widths[1:], strict=False):
+    for width_in, width in itertools.pairwise(widths):
         layers += [nn.Linear(width_in, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(DROPOUT)]
     return nn.Sequential(*layers)
 

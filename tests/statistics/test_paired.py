@@ -344,7 +344,7 @@ def test_interval_covers_the_truth() -> None:
 def test_friedman_has_few_false_positives() -> None:
     scores = np.random.default_rng(1).normal(size=(SIMULATIONS, 10, 4))
     assert plausible(sum((friedman(table.tolist()).p or 0) < 0.05 for table in scores), 0.05)
-    better = scores[:200] + [1.0, 0.0, 0.0, 0.0]
+    better = scores[:200] + np.array([1.0, 0.0, 0.0, 0.0])
     assert sum((friedman(table.tolist()).p or 0) < 0.05 for table in better) > 80
 
 

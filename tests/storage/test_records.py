@@ -86,7 +86,7 @@ def test_a_new_run_lies_beside_a_file_of_many(loose: Path, published: Path) -> N
     store, new = Store(published), record(8, "aitm")
     path = store.put(new)
     assert path.exists() and store.get(new["spec"], new["key"]) == new
-    assert [r["key"] for r in store.results(["toy"])][0] == new["key"] and store.sizes()["toy"] == 7
+    assert next(r["key"] for r in store.results(["toy"])) == new["key"] and store.sizes()["toy"] == 7
 
 
 def test_the_same_run_in_both_forms_counts_once_and_two_that_differ_are_named(loose: Path, published: Path) -> None:

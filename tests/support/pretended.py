@@ -184,7 +184,7 @@ def _refuse(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], here: list
         values = args[2:3]
         if any(isinstance(v, Tensor) and not isinstance(v, There) and v.ndim for v in values):
             raise Misplaced(f"{func}: the values are on the CPU, what they are put into is on the device")
-    elif bad := [tuple(x.shape) for x in here if x.ndim or not scalar or args[0] is x and func._schema.is_mutable]:
+    elif bad := [tuple(x.shape) for x in here if x.ndim or not scalar or (args[0] is x and func._schema.is_mutable)]:
         raise Misplaced(f"{func}: tensors of shapes {bad} are on the CPU, the others on the device")
     refused = (
         func in RANDOM_ON_CUDA

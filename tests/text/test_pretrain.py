@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -28,7 +29,7 @@ from bench.training.contract import make, small, tiny_language_model
 from tests.support.command import SMALL, Bench
 
 TEXTS = [f"{a} {b} was seen. It is {a} or {b} again." for a in ("red", "blue", "old", "tiny") for b in "abcdefgh"]
-PAIRS = [(a, b) for a, b in zip(TEXTS, TEXTS[1:], strict=False) if a.split()[0] == b.split()[0]]
+PAIRS = [(a, b) for a, b in itertools.pairwise(TEXTS) if a.split()[0] == b.split()[0]]
 
 
 def made(folder: Path, **options: Any) -> dict[str, Any]:
@@ -160,7 +161,7 @@ def test_next_items_are_new_pairs_of_the_validation_part() -> None:
     known = set(pretrain.material(train)[1])
     expected = set()
     for group, history in enumerate(valid.history.tolist()):
-        steps = list(zip(history, history[1:], strict=False))
+        steps = list(itertools.pairwise(history))
         rows = range(int(valid.start[group]), int(valid.start[group + 1]))
         steps += [(history[-1], int(valid.item[row])) for row in rows if valid.labels["rec"][row] > 0]
         pairs = {(texts[a], texts[b]) for a, b in steps if a and b and a != b}
@@ -206,7 +207,7 @@ def test_only_what_the_training_part_shows_is_read(monkeypatch: pytest.MonkeyPat
     split = replace(train, schema=replace(train.schema, texts=tuple(texts)))
     found, pairs = pretrain.material(split)
     assert found == sorted({texts[row] for row in shown})
-    expected = {(texts[a], texts[b]) for h in train.history.tolist() for a, b in zip(h, h[1:], strict=False) if a and b}
+    expected = {(texts[a], texts[b]) for h in train.history.tolist() for a, b in itertools.pairwise(h) if a and b}
     assert pairs == sorted((a, b) for a, b in expected if a != b)
     read: list[str] = []
 

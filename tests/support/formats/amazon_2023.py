@@ -29,8 +29,7 @@ def write(folder: Path, variant: str = "video-games") -> None:
     name = NAMES[variant]
     reviews = []
     for user in range(USERS):
-        for product in rng.choice(PRODUCTS, 6, replace=False).tolist():
-            reviews.append(_review(user, product, rng))
+        reviews += [_review(user, product, rng) for product in rng.choice(PRODUCTS, 6, replace=False).tolist()]
     reviews += [{**reviews[3], "rating": 1.0}, reviews[7]]  # of the same product at the same time
     reviews.append({**reviews[9], "timestamp": reviews[9]["timestamp"] + 5})
     products = [_product(p, name) for p in range(PRODUCTS - 3)]
