@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 INSTALL := .venv/bin/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt
 
 # Groups of tests that share what they train stay together (tests/conftest.py); the first ones take longest.
-PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder --benchmark-disable
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder --benchmark-disable
 
 .PHONY: bench test lint type py coverage mutation slow speed board clean help
 

@@ -24,6 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from bench import cli, registry
 from bench.storage.cache import root as user_cache
@@ -34,13 +35,23 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
-@pytest.hookimpl(tryfirst=True)
+class _Groups(LoadScopeScheduling):
+    """A file's tests stay in one process, since what they prepare and train serves several; those that check aspects of
+    one trained method are a group of their own. (Names given by ``xdist_group`` are lost between xdist 3.8 and pytest
+    9.2.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        shared = "::test_method_keeps_the_contract[" in nodeid
+        return nodeid.rpartition("-")[0] if shared else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """With ``--dist loadscope`` tests are scheduled by these groups."""
+    return _Groups(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With ``--dist loadgroup`` a file's tests stay in one process, unless they name a smaller group: what they prepare
-    and train serves several. Those with real processes take longest, and begin."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
+    """Tests with real processes take longest, and begin."""
     items.sort(key=lambda item: item.path.parent.name != "end_to_end")
 
 

@@ -56,6 +56,7 @@ def noting(plugin: Plugin, tmp_path: Path) -> Callable[..., tuple[Path, Callable
     return make
 
 
+@pytest.mark.slow
 def test_runs_on_a_cluster_come_to_the_same_end(
     bench: Bench, start: Start, cluster: Any, noting: Any, plugin: Plugin, records: Records, tmp_path: Path
 ) -> None:

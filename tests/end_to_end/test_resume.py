@@ -216,6 +216,7 @@ def test_workers_that_are_still_starting_end_with_their_parent(
         assert all(line.startswith(("preparing ", "[")) for line in err.splitlines()[:-1]), err
 
 
+@pytest.mark.slow
 def test_ctrl_c(
     start: Start, words: tuple[object, ...], whole: Path, finish: Callable[[Path], None], records: Records,
     tmp_path: Path,

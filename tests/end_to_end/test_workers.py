@@ -103,6 +103,7 @@ def test_runs_that_end_their_workers(
     assert begun["leaving"]()[2] != os.getpid()  # one run, and yet not in this process
 
 
+@pytest.mark.slow
 def test_workers_that_a_user_kills(start: Start, bench: Bench, noting: Any, records: Records, tmp_path: Path) -> None:
     """One at a run: it begins again in another. An idle one: nothing. All is as if nothing had happened; a worker makes
     one run after another, and status shows what is running."""

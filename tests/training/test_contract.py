@@ -49,8 +49,7 @@ def _cases() -> Iterator[object]:
         for dataset in TASK_SETS:
             slow = issubclass(registry.load_method(name), Tuned) and dataset != "sim-news"
             marks = [pytest.mark.slow] if slow else []
-            marks.append(pytest.mark.xdist_group(f"{name}-{dataset}"))  # one training serves several aspects
-            for aspect in ON_DATA:
+            for aspect in ON_DATA:  # one training serves several: see ``tests/conftest.py``
                 yield pytest.param(name, aspect, dataset, marks=marks, id=f"{name}-{dataset}-{aspect.__name__}")
 
 
