@@ -33,6 +33,8 @@ Records = Callable[[Path], dict[str, Any]]
 
 until = partial(command.until, limit=LIMIT, step=0.01)
 
+pytestmark = pytest.mark.slow  # a cluster takes half a minute to start, longer where nothing is compiled yet
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
@@ -56,7 +58,6 @@ def noting(plugin: Plugin, tmp_path: Path) -> Callable[..., tuple[Path, Callable
     return make
 
 
-@pytest.mark.slow
 def test_runs_on_a_cluster_come_to_the_same_end(
     bench: Bench, start: Start, cluster: Any, noting: Any, plugin: Plugin, records: Records, tmp_path: Path
 ) -> None:
