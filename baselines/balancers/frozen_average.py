@@ -33,5 +33,5 @@ class FrozenAverage(Balancer):
         return self.build(self.tasks)
 
     def on_pilot(self, weights: Tensor) -> None:
-        """See ``Balancer.on_pilot``."""
+        """Takes the mean weights [T] of the pilot run."""
         self.get_buffer("alpha").copy_(weights)

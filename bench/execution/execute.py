@@ -23,8 +23,7 @@ from bench.execution.ready import prepare_all
 from bench.execution.record import check_code
 from bench.execution.trackers import NO_TRACKERS, Tracking
 from bench.execution.workers import Pool
-from bench.machine import processes
-from bench.machine.processes import agreed, rank
+from bench.machine.processes import agreed, rank, size
 from bench.spec import Spec
 from bench.spec.names import run_names
 from bench.storage.atomic import write_atomically
@@ -109,7 +108,7 @@ def execute(
                 ending = f"ok, {record['cost']['fit_s']:.1f} s" if ok else f"{record['status']}: {record['error']}"
                 progress.end(name := names[spec.key], ending)
                 if alone:
-                    who = f"process {rank() + 1} of {processes.size()}"
+                    who = f"process {rank() + 1} of {size()}"
                     raise BenchError(f"{name}: {who} {ending}; all end, and the same command continues after it")
     return ended
 
