@@ -89,8 +89,15 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     return lambda: path.stat().st_size
 
 
-def kept() -> list[Path]:
-    return sorted((cache.root() / "checkpoints").glob("*.safetensors"))
+@pytest.fixture
+def kept() -> Callable[[], set[Path]]:
+    """Checkpoints that there are now and were not before this test: others share the cache."""
+
+    def found() -> set[Path]:
+        return set((cache.root() / "checkpoints").glob("*.safetensors"))
+
+    before = found()
+    return lambda: found() - before
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +150,7 @@ def test_killed_with_one_worker(
     finish: Callable[[Path], None],
     records: Records,
     steps: Callable[[], int],
+    kept: Callable[[], set[Path]],
     tmp_path: Path,
 ) -> None:
     """kill -9 amid the second run, which is kept at every batch: the same command goes on from there."""
@@ -180,7 +188,7 @@ def test_killed_with_two_workers(
 
 def test_sigterm(
     start: Start, words: tuple[object, ...], whole: Path, finish: Callable[[Path], None], records: Records,
-    steps: Callable[[], int], tmp_path: Path,
+    steps: Callable[[], int], kept: Callable[[], set[Path]], tmp_path: Path,
 ) -> None:  # fmt: skip
     """The parent alone is asked to end: all runs at hand are kept, exit code 143; then nothing is trained twice."""
     results = tmp_path / "results"

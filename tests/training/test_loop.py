@@ -573,7 +573,7 @@ def test_schedules_are_torch_s(schedule: str) -> None:
 def test_warm_up_rises_in_equal_steps() -> None:
     factors = [factor("linear", 0.1, 50, step) for step in range(51)]
     assert factors[:6] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1.0])
-    assert [a - b for a, b in itertools.pairwise(factors)] == pytest.approx([1 / 45] * 45)
+    assert [a - b for a, b in itertools.pairwise(factors[5:])] == pytest.approx([1 / 45] * 45)
     assert factor("linear", 0.1, 50, 60) == factor("cosine", 0.1, 50, 60) == 0.0  # more batches than reckoned
 
 
