@@ -181,7 +181,6 @@ def find(kind: str, name: str) -> Entry:
 
 
 def _module(entry: Entry) -> ModuleType:
-    _refuse_namesakes()
     return importlib.import_module(entry.module) if entry.module is not None else _plugin_module(entry.path)
 
 
@@ -215,6 +214,7 @@ def _defined(module: ModuleType, base: type[Any]) -> list[type[Any]]:
 
 
 def _load(kind: str, name: str) -> type[Any]:
+    _refuse_namesakes()
     from bench import api
 
     entry, base = find(kind, name), getattr(api, kind.capitalize())

@@ -28,7 +28,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 from bench import cli, registry
 from bench.storage.cache import root as user_cache
-from tests.support.command import Bench, Plugin, Start
+from tests.support.command import Bench, Fork, Plugin, Start
+from tests.support.forked import Forked
 
 # The same examples every time: a test that fails once must fail again.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -135,6 +136,22 @@ def start() -> Iterator[Start]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # even where the first has ended: it may have left others behind
         process.communicate()
+
+
+@pytest.fixture
+def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fork]:
+    """The same for a process that need not be a fresh interpreter."""
+    started: list[Forked] = []
+
+    def call(*words: object) -> Forked:
+        started.append(Forked(tmp_path_factory.mktemp("forked"), *words))
+        return started[-1]
+
+    yield call
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.fixture

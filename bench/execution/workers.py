@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.process
 import signal
 import time
 from collections import deque
@@ -12,14 +11,12 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 
 import psutil
 import torch
 
-from bench import registry
 from bench.errors import BenchError
-from bench.execution.children import set_up_child, start_child
+from bench.execution.children import start_child
 from bench.execution.job import Executor, Job, Limits, Outcome
 from bench.spec import Spec
 
@@ -32,10 +29,8 @@ class Worker:
     """A process, the job that it is at, and the one that it is to do ``first``. It is ``ready`` once it has started."""
 
     def __init__(self, device: torch.device, first: Job | None = None) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, device, registry.plugins()))
-        start_child(self.process)
+        self.connection, theirs = multiprocessing.Pipe()
+        self.process = start_child(_serve, theirs, device)
         theirs.close()  # so that the end of the process is the end of the connection
         self.ready = False
         self.job: Job | None = None
@@ -174,8 +169,7 @@ def _resident(process: int | None) -> int:
         return 0
 
 
-def _serve(connection: Connection, device: torch.device, plugins: Sequence[Path]) -> None:
-    set_up_child(plugins)
+def _serve(connection: Connection, device: torch.device) -> None:
     connection.send(None)
     while True:
         job: Job = connection.recv()

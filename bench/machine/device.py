@@ -37,7 +37,7 @@ def multiplies_bfloat16() -> bool:
 
 def set_up() -> None:
     """What every training wants of its process: deterministic operations, and memory that stays at hand."""
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms imports the compiler: seconds
     cast(Any, torch.utils.deterministic).fill_uninitialized_memory = False  # else every new tensor is written once more
     if _glibc() is not None:
         # Else large tensors go back to the system as they are freed, and come again page by page at every step.

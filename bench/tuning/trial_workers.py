@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 import time
 import uuid
@@ -18,9 +17,8 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from bench import registry
 from bench.errors import BenchError
-from bench.execution.children import set_up_child, start_child
+from bench.execution.children import start_child
 from bench.execution.progress import Progress, Silent
 from bench.storage import cache
 from bench.tuning.propose import propose
@@ -154,7 +152,6 @@ def work_in_processes(
 ) -> None:
     """Keeps ``workers`` processes at it until the budget is met, and tells what they have done. A process that dies is
     replaced; trials know how often that happened to them. Raises BenchError if processes die without trying one."""
-    context = multiprocessing.get_context("spawn")
     shown = {t.number for t in known_to(opened) if t.state in FINISHED}
     begun: set[int] = set()
 
@@ -167,13 +164,8 @@ def work_in_processes(
                 shown.add(trial.number)
                 progress.end(job_name(study, trial.number), ending_of(trial))
 
-    def started(name: str) -> Any:
-        process = context.Process(target=_worker_process, args=(make, registry.plugins(), budget, device, name))
-        start_child(process)
-        return process
-
     names = [uuid.uuid4().hex for _ in range(workers)]
-    processes = [started(name) for name in names]
+    processes = [start_child(_worker_process, make, budget, device, name) for name in names]
     try:
         deaths = 0
         while any(process.is_alive() for process in processes) or not budget.met(known_to(opened)):
@@ -190,7 +182,7 @@ def work_in_processes(
                             "trials are stored: run the same command again with fewer --workers"
                         )
                     names[i] = uuid.uuid4().hex
-                    processes[i] = started(names[i])
+                    processes[i] = start_child(_worker_process, make, budget, device, names[i])
         show()
     finally:
         for process in processes:
@@ -206,10 +198,7 @@ def _let_go(opened: optuna.Study, names: Sequence[str]) -> None:
             opened._storage.set_trial_user_attr(trial._trial_id, "worker", "")
 
 
-def _worker_process(
-    make: Callable[[], Study], plugins: Sequence[Path], budget: Budget, device: torch.device, name: str
-) -> None:
-    set_up_child(plugins)
+def _worker_process(make: Callable[[], Study], budget: Budget, device: torch.device, name: str) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = make()
     work(study, study.opened(), budget, device, Silent(None), name)

@@ -1,13 +1,11 @@
-"""One run on two processes (gloo): what it trains and predicts is what one process does; how it ends if one fails.
-
-torchrun starts this file itself for the comparisons: see the end.
-"""
+"""One run on two processes (gloo): what it trains and predicts is what one process does; how it ends if one fails."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from bench import registry
 from bench.api import Batch, Method
 from bench.data.load import Data
 from bench.errors import BenchError
+from bench.execution.children import start_child
 from bench.machine.processes import check, joined, rank, share
 from bench.training.contract import make, small, tiny_language_model
 from bench.training.loop import fit
@@ -39,7 +38,7 @@ WEIGHTS = {"click": 2.0, "rec": 0.5}
 TRAINED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lora": ("sim-news", "lora", {**TEXT, "balancer": "static", "balancer.weights": WEIGHTS}),
     "full": ("sim-news", "full", {**TEXT, "grad_clip": 0.5}),
-    "mtl_lora": ("sim-news", "mtl_lora", {**TEXT, "layers": 2}),
+    "mtl_lora": ("sim-news", "mtl_lora", TEXT),
     "lp_ft": ("sim-news", "lp_ft", {**TEXT, "probe": 1}),  # first epoch: frozen, but not computed beforehand
     "mmoe": ("sim-news", "mmoe", {**SURE, "dropout": 0.0, "balancer": "uncertainty"}),
     "shared_bottom": ("sim-news", "shared_bottom", {**SURE, "dropout": 0.0, "balancer": "famo"}),
@@ -76,7 +75,8 @@ def trained(case: str) -> dict[str, Any]:
     dataset, name, given = TRAINED[case]
     data, method = built(dataset, name, given)
     method.optimizer = torch.optim.SGD
-    train, batch_size = (data.train.cut(8)[0], 1) if case == "single groups" else (data.train, 150)
+    groups, batch_size = (8, 1) if case == "single groups" else (120, 150)
+    train, _ = data.train.cut(groups)
     method.on_start(train)  # as fit does, once more: output biases are set, not learned
     start = {k: v.detach().clone() for k, v in method.named_parameters()}
     recipe = Recipe(0.2, 0.0, batch_size, epochs=2, patience=2, grad_clip=given.get("grad_clip", 0.0))
@@ -114,9 +114,10 @@ def shares() -> dict[str, list[int]]:
     return {t.name: [int((~p.labels[t.name].isnan()).sum()) for p in parts] for t in data.schema.tasks}
 
 
-def work(folder: Path) -> None:
-    """What each of the two processes does."""
-    torch.set_num_threads(1)
+def work(folder: Path, place: dict[str, str]) -> None:
+    """What each of the two processes does, told by torchrun's variables which it is."""
+    os.environ.update(place)
+    os.dup2(os.open(folder / f"{place['RANK']}.out", os.O_WRONLY | os.O_CREAT), 1)
     torch.use_deterministic_algorithms(True)
     with joined(torch.device("cpu")):
         found = {
@@ -134,9 +135,15 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, An
     """What the two processes found."""
     folder = tmp_path_factory.mktemp("both")
     tiny_language_model()
-    done = launched(__file__, str(folder))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "heard\n"  # of the first; the other one is silent
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    places = [{**group, "RANK": str(i), "LOCAL_RANK": str(i), "LOCAL_WORLD_SIZE": "2"} for i in range(2)]
+    processes = [start_child(work, folder, place) for place in places]
+    for process in processes:
+        process.join(LIMIT)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert [(folder / f"{i}.out").read_text() for i in range(2)] == ["heard\n", ""]  # the other one is silent
     yield [torch.load(folder / f"{i}.pt", weights_only=False) for i in range(2)]
 
 
@@ -215,6 +222,7 @@ def test_who_declares_it() -> None:
     assert refused >= (listed & classes.keys()) - {"home"} and "home" in listed  # home has batch norms
 
 
+@pytest.mark.slow
 def test_from_the_command_line(bench: Bench, tmp_path: Path) -> None:
     """Two runs, the second one with an exception in one process: a record of each, an error, and no process left."""
     plugin = tmp_path / "breaks.py"
@@ -256,7 +264,3 @@ def cache_folder() -> Path:
     from bench.text.models import locate
 
     return Path(locate(tiny_language_model()))
-
-
-if __name__ == "__main__":
-    work(Path(sys.argv[1]))

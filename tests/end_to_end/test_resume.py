@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -18,10 +17,11 @@ import pytest
 from bench import registry
 from bench.storage import cache
 from tests.support import command
-from tests.support.command import SMALL, Bench, Start
+from tests.support.command import SMALL, Bench, Fork
+from tests.support.forked import Forked
 
 LIMIT = 300  # seconds: a machine may be busy with other things
-RUNS = 12
+RUNS = 6
 STOPPED = "bench: stopped; stored records are whole, and the same command continues"
 
 Records = Callable[[Path], dict[str, Any]]
@@ -34,7 +34,7 @@ def stored(results: Path) -> int:
     return len(list(results.glob("runs/*/*/*.json")))
 
 
-def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+def family(process: Forked) -> list[psutil.Process]:
     """The process and all that it has started."""
     top = psutil.Process(process.pid)
     return [top, *top.children(recursive=True)]
@@ -73,7 +73,7 @@ class Slow(SharedBottom):
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
-    """The command that is interrupted: three methods, four seeds; one method takes its time, most of a run asleep."""
+    """The command that is interrupted: three methods, two seeds; one method takes its time, most of a run asleep."""
     path = tmp_path_factory.mktemp("plugins") / "slow.py"
     path.write_text(SLOW)
     methods = ("-m", "slow", "-m", "single_task", "-m", "popularity", "--plugin", path, "-s", "batch_size=256")
@@ -144,7 +144,7 @@ STEPS = 3 * 7  # of a slow run
 
 
 def test_killed_with_one_worker(
-    start: Start,
+    fork: Fork,
     words: tuple[object, ...],
     whole: Path,
     finish: Callable[[Path], None],
@@ -155,7 +155,7 @@ def test_killed_with_one_worker(
 ) -> None:
     """kill -9 amid the second run, which is kept at every batch: the same command goes on from there."""
     results = tmp_path / "results"
-    process = start(*words, "--workers", 1, "--checkpoint", 1e-6, "--results", results)
+    process = fork(*words, "--workers", 1, "--checkpoint", 1e-6, "--results", results)
     until(lambda: steps() > 1.5 * STEPS or process.poll() is not None)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -168,15 +168,15 @@ def test_killed_with_one_worker(
 
 
 def test_killed_with_two_workers(
-    start: Start, words: tuple[object, ...], whole: Path, finish: Callable[[Path], None], records: Records,
+    fork: Fork, words: tuple[object, ...], whole: Path, finish: Callable[[Path], None], records: Records,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     """The parent alone: no worker survives it."""
     results = tmp_path / "results"
-    process = start(*words, "--workers", 2, "--results", results)
+    process = fork(*words, "--workers", 2, "--results", results)
     until(lambda: stored(results) >= 1 or process.poll() is not None)
     processes = family(process)
-    assert len(processes) >= 3  # two workers at least
+    assert len(processes) >= 4  # two workers at least, and the one that forks them
     process.kill()
     assert process.wait() == -signal.SIGKILL
     until(lambda: gone(processes))
@@ -187,12 +187,12 @@ def test_killed_with_two_workers(
 
 
 def test_sigterm(
-    start: Start, words: tuple[object, ...], whole: Path, finish: Callable[[Path], None], records: Records,
+    fork: Fork, words: tuple[object, ...], whole: Path, finish: Callable[[Path], None], records: Records,
     steps: Callable[[], int], kept: Callable[[], set[Path]], tmp_path: Path,
 ) -> None:  # fmt: skip
     """The parent alone is asked to end: all runs at hand are kept, exit code 143; then nothing is trained twice."""
     results = tmp_path / "results"
-    process = start(*words, "--workers", 2, "--results", results)
+    process = fork(*words, "--workers", 2, "--results", results)
     until(lambda: steps() > 1.5 * STEPS or process.poll() is not None)
     processes = family(process)
     process.terminate()
@@ -207,14 +207,14 @@ def test_sigterm(
     assert steps() == STEPS * RUNS // 3 and not kept()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
 def test_workers_that_are_still_starting_end_with_their_parent(
-    start: Start, words: tuple[object, ...], tmp_path: Path, number: signal.Signals
+    fork: Fork, words: tuple[object, ...], tmp_path: Path, number: signal.Signals
 ) -> None:
     """The parent alone is killed; Ctrl-C reaches them too, and they say nothing."""
-    process = start(*words, "--workers", 2, "--results", tmp_path / "results")
-    until(lambda: len(family(process)) >= 4)  # two workers, and the one that keeps account of shared things
-    time.sleep(0.8)  # amid their imports
+    process = fork(*words, "--workers", 2, "--results", tmp_path / "results")
+    until(lambda: len(family(process)) >= 5)  # two workers, the one that forks them, and one that keeps account
+    time.sleep(0.2)  # amid their imports
     processes = family(process)
     process.kill() if number == signal.SIGKILL else os.killpg(process.pid, number)
     _, err = process.communicate(timeout=LIMIT)
@@ -226,12 +226,12 @@ def test_workers_that_are_still_starting_end_with_their_parent(
 
 @pytest.mark.slow
 def test_ctrl_c(
-    start: Start, words: tuple[object, ...], whole: Path, finish: Callable[[Path], None], records: Records,
+    fork: Fork, words: tuple[object, ...], whole: Path, finish: Callable[[Path], None], records: Records,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     """As a terminal sends it, to the whole group: one line, exit code 130, whole records, no worker left."""
     results = tmp_path / "results"
-    process = start(*words, "--workers", 2, "--results", results)
+    process = fork(*words, "--workers", 2, "--results", results)
     until(lambda: stored(results) >= 2 or process.poll() is not None)
     processes = family(process)
     os.killpg(process.pid, signal.SIGINT)
@@ -246,7 +246,7 @@ def test_ctrl_c(
 def test_ctrl_c_with_one_worker(
     bench: Bench, words: tuple[object, ...], whole: Path, records: Records, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """The signal comes amid the training of single_task, after four slow runs."""
+    """The signal comes amid the training of single_task, after two slow runs."""
     monkeypatch.setattr(registry.load_method("single_task"), "on_epoch", lambda *_: signal.raise_signal(signal.SIGINT))
     done = bench(*words, "--workers", 1, "--results", tmp_path / "results", code=130)
     assert done.stdout == ""
@@ -263,7 +263,7 @@ def assert_stopped(err: str, results: Path, records: Records, whole: Path) -> No
 
 
 def test_killed_while_data_are_prepared(
-    start: Start,
+    fork: Fork,
     words: tuple[object, ...],
     finish: Callable[[Path], None],
     tmp_path: Path,
@@ -272,7 +272,7 @@ def test_killed_while_data_are_prepared(
     """The cache then has no data set rather than a part of one."""
     folder = tmp_path / "cache" / "data" / "sim-news"
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
-    process = start(*words, "--workers", 1, "--results", tmp_path / "results")
+    process = fork(*words, "--workers", 1, "--results", tmp_path / "results")
     until(lambda: list(folder.glob(".*/arrays/train")) or list(folder.glob("[!.]*")))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -280,9 +280,9 @@ def test_killed_while_data_are_prepared(
     finish(tmp_path / "results")
 
 
-def test_two_at_once(start: Start, words: tuple[object, ...], whole: Path, records: Records, tmp_path: Path) -> None:
+def test_two_at_once(fork: Fork, words: tuple[object, ...], whole: Path, records: Records, tmp_path: Path) -> None:
     """Two processes on one results folder do each other no harm."""
-    processes = [start(*words, "--workers", 1, "--results", tmp_path / "results", "--json") for _ in range(2)]
+    processes = [fork(*words, "--workers", 1, "--results", tmp_path / "results", "--json") for _ in range(2)]
     for process in processes:
         out, err = process.communicate(timeout=LIMIT)
         assert process.returncode == 0, err

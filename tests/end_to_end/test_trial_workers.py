@@ -26,7 +26,7 @@ from bench.suites.specify import specify
 from bench.tuning.study import Budget, Search, Study, known_to, training_seed
 from bench.tuning.trial import make_trial
 from bench.tuning.trial_workers import LIVES, Worker
-from tests.support.command import SMALL, Bench, Plugin, Start, until
+from tests.support.command import SMALL, Bench, Fork, Plugin, Start, until
 
 KNOBS = {"users": 60, "items": 100, "groups": 200}
 WORDS = ("-d", "sim-news", *SMALL, "--epochs", 2)
@@ -192,12 +192,12 @@ def without_seconds(outcome: dict[str, Any]) -> list[dict[str, Any]]:
     return [{k: v for k, v in t.items() if k != "seconds"} for t in outcome["trials"]]
 
 
-def test_a_killed_study_continues_to_the_same_trials(start: Start, bench: Bench, tmp_path: Path) -> None:
+def test_a_killed_study_continues_to_the_same_trials(fork: Fork, bench: Bench, tmp_path: Path) -> None:
     """Killed within a trial, after some of its epochs, with a line half-written."""
     plugin = tmp_path / "slow.py"
     plugin.write_text(
         "import time\nfrom baselines.shared_bottom import SharedBottom\n\nclass Slow(SharedBottom):\n"
-        "    def on_epoch(self, epoch, valid):\n        time.sleep(0.15)\n"
+        "    def on_epoch(self, epoch, valid):\n        time.sleep(0.05)\n"
     )
     words = ("tune", "-d", "sim-news", *SMALL, "-m", "slow", "--plugin", plugin, "--trials", 8, "--epochs", 4)
     words = (*words, "--pruner", "median", "--results")
@@ -209,7 +209,7 @@ def test_a_killed_study_continues_to_the_same_trials(start: Start, bench: Bench,
     def reports() -> int:
         return log().count(b'"op_code":7')
 
-    process = start(*words, tmp_path / "killed")
+    process = fork(*words, tmp_path / "killed")
     until(lambda: reports() >= 9 or process.poll() is not None, limit=300)
     process.kill()
     process.wait()

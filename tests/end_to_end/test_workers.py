@@ -21,7 +21,7 @@ from bench.execution.in_progress import is_running, mark
 from bench.execution.job import Limits
 from bench.execution.workers import Worker
 from tests.support import command
-from tests.support.command import SMALL, Bench, Plugin, Start
+from tests.support.command import SMALL, Bench, Fork, Plugin, Start
 
 LIMIT = 300  # seconds: a machine may be busy with other things
 PLAN = ("run", "-d", "sim-news", *SMALL, "--epochs", 1)
@@ -128,8 +128,9 @@ def test_workers_that_a_user_kills(start: Start, bench: Bench, noting: Any, reco
     assert sorted(state(bench, *words)) == ["done", "done", "done", "running"]
     (idle,) = [
         child
-        for child in psutil.Process(process.pid).children()
-        if child.pid != begun()[-1] and "resource_tracker" not in " ".join(child.cmdline())
+        for starter in psutil.Process(process.pid).children()
+        for child in starter.children()
+        if child.pid != begun()[-1]
     ]
     idle.kill()
     gates["last"].touch()
@@ -144,10 +145,10 @@ def state(bench: Bench, *words: object) -> list[str]:
     return [run["state"] for run in json.loads(bench("status", *words, "--json", code=1).stdout)]
 
 
-def test_status_shows_a_run_in_the_parent_too(start: Start, bench: Bench, noting: Any, tmp_path: Path) -> None:
+def test_status_shows_a_run_in_the_parent_too(fork: Fork, bench: Bench, noting: Any, tmp_path: Path) -> None:
     slow, begun = noting("slow", "time.sleep(1000)")
     words = (*PLAN[1:], "-m", "slow", "-m", "popularity", "--plugin", slow, "--results", tmp_path / "results")
-    process = start("run", *words, "--workers", 1)
+    process = fork("run", *words, "--workers", 1)
     until(lambda: begun() or process.poll() is not None)
     assert state(bench, *words) == ["running", "missing"]
     process.kill()

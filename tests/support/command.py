@@ -13,11 +13,13 @@ from click.testing import Result
 
 from bench.cli._plan import shard_of, specs_of
 from bench.cli.run import run
+from tests.support.forked import Forked
 
 # The smallest simulated data that still has every label in every part.
 SMALL = ("--data", "users=60", "--data", "items=100", "--data", "groups=200")
 Bench = Callable[..., Result]
 Start = Callable[..., "subprocess.Popen[str]"]
+Fork = Callable[..., Forked]
 Plugin = Callable[..., Path]
 
 
