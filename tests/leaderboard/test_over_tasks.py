@@ -218,9 +218,8 @@ def test_what_is_read_for_a_leaderboard_gives_the_same_board(tmp_path: Path, mon
     assert stored(tmp_path) == whole
     monkeypatch.setattr("bench.leaderboard.board.MANY", 10)  # another process makes half of the tables
     assert stored(tmp_path) == whole
-    monkeypatch.setattr(
-        "bench.leaderboard.board.ProcessPoolExecutor", lambda n, _: ThreadPoolExecutor(n)
-    )  # starts soon
+    # Once is enough: from here on it is a thread, which starts sooner.
+    monkeypatch.setattr("bench.leaderboard.board.ProcessPoolExecutor", lambda n, _: ThreadPoolExecutor(n))
     only = Filter(methods=("mmoe",), datasets=("one",))
     assert stored(tmp_path, only) == board(FILTERED, only)
     with pytest.raises(BenchError, match="no result fits data set three"):
