@@ -41,8 +41,11 @@ class Drawing:
 
     @property
     def source(self) -> str:
-        """A data URI of its SVG: nothing is fetched, and the figures' ids cannot clash."""
-        return "data:image/svg+xml;base64," + base64.b64encode(_svg(self.figure).encode()).decode()
+        """A data URI of its SVG: nothing is fetched, and the figures' ids, hashes of a fixed salt, cannot clash."""
+        file = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none"}):
+            self.figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
+        return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 @dataclass
@@ -288,11 +291,3 @@ def _figure(width: float, height: float, title: str) -> tuple[Canvas, Any]:
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=9, loc="left")
     return figure, axes
-
-
-def _svg(figure: Canvas) -> str:
-    """Returns the SVG of a figure. Equal numbers give equal text: no date, and ids that are hashes of a fixed salt."""
-    file = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none"}):
-        figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return file.getvalue()
