@@ -58,7 +58,7 @@ class Entry:
 
 
 def remembered(read: Callable[[Path], T]) -> Callable[[Path], T]:
-    """What was read from a file is kept until the file changes: hundreds of specs ask for the same."""
+    """What was read from a file or folder is kept until that changes: hundreds of specs ask for the same."""
     known: dict[Path, tuple[tuple[int, int], T]] = {}
 
     @wraps(read)
@@ -88,9 +88,13 @@ def _origin(module: str) -> Path:
 
 def _scan(kind: str) -> dict[str, Entry]:
     package = FOLDERS[kind]
-    paths = sorted((ROOT / package.replace(".", "/")).glob("[!_]*.py"))
-    found = [e for path in paths for e in _of_file(kind, name_of(kind, path), path, f"{package}.{path.stem}")]
-    return {entry.name: entry for entry in found}
+    paths = _files(ROOT / package.replace(".", "/"))
+    return {e.name: e for path in paths for e in _of_file(kind, name_of(kind, path), path, f"{package}.{path.stem}")}
+
+
+@remembered
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[!_]*.py"))
 
 
 def _of_file(kind: str, name: str, path: Path, module: str | None) -> list[Entry]:
@@ -207,6 +211,7 @@ def _plugin_module(path: Path) -> ModuleType:
     return module
 
 
+@cache
 def _defined(module: ModuleType, base: type[Any]) -> list[type[Any]]:
     """The subclasses of a class that a module defines itself."""
     classes = [c for _, c in inspect.getmembers(module, inspect.isclass) if c.__module__ == module.__name__]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 TESTS = Path(__file__).parent
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Of a file's syntax tree."""
+    return tuple(ast.walk(ast.parse(path.read_text("utf-8"))))
+
+
 def imported(path: Path) -> set[str]:
     """Names of the modules of ``tests`` that a file imports, also by ``from tests.room import module``."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -33,7 +40,7 @@ def test_no_test_imports_another() -> None:
 def test_real_processes_are_started_in_one_room_alone() -> None:
     """The fixture that starts the command in another process is asked for by end-to-end tests only."""
     for path in TESTS.rglob("test_*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 asked = {ast.unparse(a.annotation) for a in node.args.args if a.annotation}
                 assert "Start" not in asked or path.parent.name in ("end_to_end", "speed"), f"{path}: {node.name}"

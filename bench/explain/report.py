@@ -34,15 +34,18 @@ class TextTable:
 
 @dataclass
 class Drawing:
-    """An SVG file and, for those who cannot see it, what it shows."""
+    """A figure and, for those who cannot see it, what it shows."""
 
     alt: str
-    svg: str
+    figure: Canvas
 
     @property
     def source(self) -> str:
-        """A data URI: nothing is fetched, and the figures' ids cannot clash."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode()
+        """A data URI of its SVG: nothing is fetched, and the figures' ids, hashes of a fixed salt, cannot clash."""
+        file = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none"}):
+            self.figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
+        return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 @dataclass
@@ -266,7 +269,7 @@ def _heatmap(
     for (i, j), value in np.ndenumerate(values):
         colour = "white" if abs(value) > 0.6 * top else "black"
         axes.text(j, i, _number(value), ha="center", va="center", fontsize=7, color=colour)
-    return Drawing(title, _svg(figure))
+    return Drawing(title, figure)
 
 
 def _curves(tests: dict[str, dict[str, Any]]) -> Drawing:
@@ -280,19 +283,11 @@ def _curves(tests: dict[str, dict[str, Any]]) -> Drawing:
     axes.tick_params(labelsize=8)
     if tests:
         axes.legend(fontsize=7)
-    return Drawing(title, _svg(figure))
+    return Drawing(title, figure)
 
 
-def _figure(width: float, height: float, title: str) -> tuple[Any, Any]:
+def _figure(width: float, height: float, title: str) -> tuple[Canvas, Any]:
     figure = Canvas(figsize=(width, height))
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=9, loc="left")
     return figure, axes
-
-
-def _svg(figure: Any) -> str:
-    """Returns the SVG of a figure. Equal numbers give equal text: no date, and ids that are hashes of a fixed salt."""
-    file = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none"}):
-        figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return file.getvalue()

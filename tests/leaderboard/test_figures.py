@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -25,6 +26,7 @@ from bench.spec import digest
 
 Record = dict[str, Any]
 HOSTILE = "$\\frac{<b>&$"
+drawn = cache(draw)  # figures of the same numbers are drawn once for all tests
 
 
 def record(
@@ -183,34 +185,34 @@ def test_every_kind_is_drawn_as_a_valid_file() -> None:
     assert {figure.kind for figure in found} == {"quality", "gains", "training", "tuning", "ranks"}
     assert len(found) == 5
     for figure in found:
-        tree = ElementTree.fromstring(draw(figure, "svg"))
-        assert tree.tag.endswith("svg") and draw(figure, "png").startswith(b"\x89PNG\r\n")
-
-
-def digests(drawn: list[Figure]) -> list[str]:
-    return [hashlib.sha256(draw(figure, form)).hexdigest() for figure in drawn for form in ("svg", "png")]
+        tree = ElementTree.fromstring(drawn(figure, "svg"))
+        assert tree.tag.endswith("svg") and drawn(figure, "png").startswith(b"\x89PNG\r\n")
 
 
 def test_bytes_depend_on_the_numbers_alone(tmp_path: Path) -> None:
     """Not on the order of records, nor on the process, its hash seed, the user's style or the time zone."""
     found = one_of_each_kind()
     other = one_of_each_kind(random.Random(1).sample(SOME, len(SOME)))
-    assert not any(b"matplotlib.org" in data or b"<dc:date" in data for data in (draw(f, "svg") for f in found[:1]))
+    assert not any(b"matplotlib.org" in data or b"<dc:date" in data for data in (drawn(f, "svg") for f in found[:1]))
     (tmp_path / "matplotlibrc").write_text("font.size: 30\nsvg.fonttype: none\naxes.grid: True\n")
     (tmp_path / "figures").write_bytes(pickle.dumps(other))
     program = """import hashlib, pickle, sys
 from bench.leaderboard.figures.draw import draw
-drawn = pickle.load(open(sys.argv[1], "rb"))
-print(*[hashlib.sha256(draw(figure, form)).hexdigest() for figure in drawn for form in ("svg", "png")])"""
+figures = pickle.load(open(sys.argv[1], "rb"))
+print(*[hashlib.sha256(draw(figure, form)).hexdigest() for figure in figures for form in ("svg", "png")])"""
     environment = {"PATH": "", "PYTHONHASHSEED": "2", "PYTHONPATH": ".", "TZ": "Asia/Tokyo"}
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "figures")], check=True, capture_output=True, text=True,
         cwd=registry.ROOT, env={**environment, "MATPLOTLIBRC": str(tmp_path)},
     )  # fmt: skip
-    assert done.stdout.split() == digests(found)
+    here = [hashlib.sha256(drawn(figure, form)).hexdigest() for figure in found for form in ("svg", "png")]
+    assert done.stdout.split() == here
 
 
-def test_published_folders_are_checked(tmp_path: Path, bench: Callable[..., Any], refused: Callable[..., str]) -> None:
+def test_published_folders_are_checked(
+    tmp_path: Path, bench: Callable[..., Any], refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.leaderboard.figures.draw.draw", drawn)
     for made in SOME:
         path = tmp_path / "runs" / "toy" / "m" / f"{made['key']}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,8 +220,8 @@ def test_published_folders_are_checked(tmp_path: Path, bench: Callable[..., Any]
     words = ("board", "--results", tmp_path, "--html", tmp_path / "site", "--figures", tmp_path / "figures")
     result = bench(*words)
     assert "not drawn: toy: no tuning curves" in result.stderr
-    drawn = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert drawn == ["gains-toy.svg", "quality-toy.svg", "training-toy.svg"]
+    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert names == ["gains-toy.svg", "quality-toy.svg", "training-toy.svg"]
     assert "files checked beside it: 4" in bench(*words, "--check").stdout
     for path, change in (("site/index.html", b"x"), ("figures/gains-toy.svg", b"x"), ("figures/gains-toy.svg", None)):
         kept = (tmp_path / path).read_bytes()

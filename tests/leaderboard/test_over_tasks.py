@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -216,8 +217,11 @@ def test_what_is_read_for_a_leaderboard_gives_the_same_board(tmp_path: Path, mon
     assert board(Store(tmp_path).results()) == whole
     assert stored(tmp_path) == whole
     monkeypatch.setattr("bench.leaderboard.board.MANY", 10)  # another process makes half of the tables
+    assert stored(tmp_path) == whole
+    # Once is enough: from here on it is a thread, which starts sooner.
+    monkeypatch.setattr("bench.leaderboard.board.ProcessPoolExecutor", lambda n, _: ThreadPoolExecutor(n))
     only = Filter(methods=("mmoe",), datasets=("one",))
-    assert stored(tmp_path) == whole and stored(tmp_path, only) == board(FILTERED, only)
+    assert stored(tmp_path, only) == board(FILTERED, only)
     with pytest.raises(BenchError, match="no result fits data set three"):
         stored(tmp_path, Filter(datasets=("three",)))
     (tmp_path / "runs" / "two" / "lora").rename(tmp_path / "runs" / "one" / "moved")  # a table in two halves

@@ -88,34 +88,45 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Its windows stay open from test to test, since opening one takes longer than most tests."""
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root has no sandbox
-        yield browser
+        yield browser.new_context(offline=True)
         browser.close()
 
 
 @pytest.fixture
 def visit(browser: Any, site: str) -> Iterator[Open]:
-    """Opens the page in a context of its own; fails if it logs, asks, throws or requests anything."""
+    """Opens the page in a window of its own; fails if it logs, asks, throws or requests anything."""
     seen: list[str] = []
-    contexts = []
+    allowed = {"about:blank", site}
+    heard = {
+        "console": lambda message: seen.append(f"console: {message.text}"),
+        "weberror": lambda error: seen.append(f"error: {error.error}"),
+        "dialog": lambda dialog: (seen.append(f"dialog: {dialog.message}"), dialog.dismiss()),
+        "request": lambda r: None if r.url.split("#")[0] in allowed else seen.append(f"request: {r.url}"),
+    }
+    windows = iter([*browser.pages])
 
-    def call(address: str = "", url: str = "", before: str = "", **options: Any) -> Any:
-        contexts.append(browser.new_context(viewport={"width": 1200, "height": 900}, offline=True, **options))
-        page = contexts[-1].new_page()
+    def call(address: str = "", url: str = "", before: str = "", color_scheme: str = "light") -> Any:
+        page = (None if before else next(windows, None)) or browser.new_page()
+        page.bring_to_front()
         page.set_default_timeout(10_000)
-        page.add_init_script(before)
-        page.on("console", lambda message: seen.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: seen.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (seen.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda r: None if r.url.split("#")[0] == (url or site) else seen.append(f"request: {r.url}"))
+        page.set_viewport_size({"width": 1200, "height": 900})
+        page.emulate_media(color_scheme=color_scheme)
+        if before:
+            page.add_init_script(before)
+        page.goto("about:blank")  # an address that differs in what follows # alone would not load the page anew
+        allowed.add(url)
         page.goto((url or site) + address)
         return page
 
     call.seen = seen  # type: ignore[attr-defined]
+    for event, hear in heard.items():
+        browser.on(event, hear)
     yield call
-    for context in contexts:
-        context.close()
+    for event, hear in heard.items():
+        browser.remove_listener(event, hear)
     assert not seen
 
 

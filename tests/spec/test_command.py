@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import cache
 from typing import Any
 
 from bench import registry
@@ -20,6 +21,7 @@ SPEC = {
 }  # fmt: skip
 
 
+@cache
 def one_of_each() -> dict[str, dict[str, Any]]:
     """The record with the last seed of each configuration on each data set: tuned ones and declined ones, too."""
     records = sorted(REFERENCE.records(), key=lambda r: int(r["spec"]["seed"]))

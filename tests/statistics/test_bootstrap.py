@@ -62,15 +62,15 @@ def users_with_rows(rng: np.random.Generator, users: int, rows: int) -> tuple[Ar
 def test_interval_over_users_covers_the_truth() -> None:
     rng = np.random.default_rng(11)
     missed, found_worse = 0, 0
-    for i in range(1000):
+    for i in range(500):
         users, labels, a, b = users_with_rows(rng, 60, 4)
         found = user_bootstrap(loss, users, labels, [b], [a], resamples=39, seed=i)
         assert found.low is not None and found.high is not None
         missed += not found.low <= 1 <= found.high
         found_worse += found.low > 0
-    low, high = scipy_stats.binom.ppf([0.0005, 0.9995], 1000, 0.05)
+    low, high = scipy_stats.binom.ppf([0.0005, 0.9995], 500, 0.05)
     assert low <= missed <= high  # drawing rows instead of users misses in a third
-    assert found_worse == 1000
+    assert found_worse == 500
 
 
 def test_rows_as_users_would_claim_too_much() -> None:
@@ -102,8 +102,8 @@ def test_rank_metrics(name: str) -> None:
     users = rng.permutation(np.repeat(np.arange(80), 6))
     labels = (rng.random(len(users)) < 0.4).astype(float)
     good, noise = labels * [[1.0], [0.0]] + rng.normal(size=(2, len(users)))
-    better = user_bootstrap(METRICS[name].fn, users, labels, [good], [noise], resamples=200)
-    worse = user_bootstrap(METRICS[name].fn, users, labels, [noise], [good], resamples=200)
+    better = user_bootstrap(METRICS[name].fn, users, labels, [good], [noise], resamples=100)
+    worse = user_bootstrap(METRICS[name].fn, users, labels, [noise], [good], resamples=100)
     assert better.low is not None and better.low > 0 and worse.high is not None and worse.high < 0
     assert better.mean == -worse.mean > 0
     same = user_bootstrap(partial(compute, name), users, labels, [good], [good], resamples=50)

@@ -9,15 +9,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.command import SMALL, Bench, Plugin
 
 WORDS = ("run", "-d", "sim-news", *SMALL, "-s", "batch_size=256", "--epochs", "2", "--workers", "1")
 PHASES = ("batch", "forward", "losses", "backward", "optimizer", "evaluation", "everything else")
 
 
-def test_a_profile_accounts_for_all_time(bench: Bench, tmp_path: Path) -> None:
-    said = bench(*WORDS, "-m", "mmoe", "--profile", "--results", tmp_path).stderr
-    assert "mmoe on sim-news: 7 steps" in said or re.search(r"mmoe on sim-news: \d+ steps of about 256 rows", said)
+@pytest.fixture(scope="module")
+def profiled(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What is said of two runs of one configuration, and their results folder."""
+    results = tmp_path_factory.mktemp("profiled")
+    words = (*WORDS, "-m", "shared_bottom", "--seeds", "2", "--profile", "--trace", "--results", results)
+    return bench(*words).stderr, results
+
+
+def test_a_profile_accounts_for_all_time(profiled: tuple[str, Path]) -> None:
+    said, _ = profiled
+    assert re.search(r"shared_bottom on sim-news: \d+ steps of about 256 rows", said)
     found = {name: re.search(rf"^{name} +([\d.]+) +([\d.]+)%", said, re.M) for name in PHASES}
     assert all(found.values()), said
     shares = {name: float(match[2]) for name, match in found.items() if match}
@@ -26,21 +36,24 @@ def test_a_profile_accounts_for_all_time(bench: Bench, tmp_path: Path) -> None:
     assert re.search(r"^aten::\w+ +[\d.]+ +[\d.]+% +[\d.]+$", said, re.M)
 
 
-def test_no_record_changes(bench: Bench, tmp_path: Path, records: Callable[[Path], dict[str, Any]]) -> None:
+def test_a_trace_lies_next_to_the_record_which_does_not_change(
+    bench: Bench, profiled: tuple[str, Path], tmp_path: Path, records: Callable[[Path], dict[str, Any]]
+) -> None:
     """With and without; and of two runs of one configuration the second is stored, and profiled once."""
-    bench(*WORDS, "-m", "shared_bottom", "--results", tmp_path / "plain")
-    said = bench(*WORDS, "-m", "shared_bottom", "--seeds", "2", "--profile", "--results", tmp_path / "profiled").stderr
+    said, results = profiled
     assert said.count("shared_bottom on sim-news:") == 1
-    plain, profiled = records(tmp_path / "plain"), records(tmp_path / "profiled")
-    assert len(plain) == 1 and len(profiled) == 2 and plain.items() <= profiled.items()
-
-
-def test_a_trace_lies_next_to_the_record(bench: Bench, refused: Callable[..., str], tmp_path: Path) -> None:
-    bench(*WORDS, "-m", "shared_bottom", "--profile", "--trace", "--results", tmp_path)
-    (record,) = tmp_path.glob("runs/*/*/*.json")
-    with gzip.open(record.with_suffix(".trace.json.gz")) as file:
+    (trace,) = results.glob("runs/*/*/*.trace.json.gz")
+    with gzip.open(trace) as file:
         names = {event["name"] for event in json.load(file)["traceEvents"]}
     assert {"batch", "forward", "losses", "backward"} <= names
+    assert trace.with_name(trace.name.replace(".trace", "").removesuffix(".gz")).exists()
+    trace.unlink()
+    bench(*WORDS, "-m", "shared_bottom", "--results", tmp_path)
+    plain, watched = records(tmp_path), records(results)
+    assert len(plain) == 1 and len(watched) == 2 and plain.items() <= watched.items()
+
+
+def test_a_trace_needs_a_profile(refused: Callable[..., str]) -> None:
     assert "give --profile too" in refused(*WORDS, "-m", "mmoe", "--trace")
 
 
