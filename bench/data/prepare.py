@@ -27,6 +27,7 @@ from bench.storage.atomic import sha256_of
 
 Report = Callable[[str], None]
 TABLES = ("groups", "rows", "items", "users")
+_of_code = registry.remembered(sha256_of)
 
 
 def configured(name: str, given: Mapping[str, Any]) -> tuple[Dataset, dict[str, Any]]:
@@ -134,13 +135,12 @@ def content_hash(folder: Path) -> str:
 def code_digest(cls: type[Dataset]) -> str:
     """Returns a digest of the source files that decide what a data set becomes.
 
-    They are those of its class and of what it inherits, the contract among them, all of this room, and what data sets
-    share.
+    They are those of its class and its ancestors, the contract among them, of this room, and what data sets share.
     """
     own = {Path(inspect.getfile(c)) for c in cls.__mro__ if c is not object}
     rooms = Path(__file__).parent, Path(__file__).parents[1] / "datasets" / "logs"
     files = own.union(*(room.rglob(kind) for room in rooms for kind in ("*.py", "*.yaml")))
-    return digest([sha256_of(file) for file in sorted(files)])
+    return digest([_of_code(file) for file in sorted(files)])
 
 
 def _write(

@@ -446,7 +446,7 @@ def test_upgrad_conflicts_with_no_task(toy: str) -> None:
 def test_graddrop_takes_one_sign() -> None:
     torch.manual_seed(0)
     positive, negative = CONFLICTING.clamp(min=0).sum(0), CONFLICTING.clamp(max=0).sum(0)
-    drawn = torch.stack([direction(make("graddrop"), CONFLICTING) for _ in range(2000)])
+    drawn = torch.cat([direction(make("graddrop"), CONFLICTING.repeat(1, 100)).view(100, 3) for _ in range(20)])
     is_positive = drawn.isclose(positive)
     assert (is_positive | drawn.isclose(negative)).all()
     purity = (1 + CONFLICTING.sum(0) / CONFLICTING.abs().sum(0)) / 2
@@ -467,8 +467,8 @@ def test_gradnorm() -> None:
     wanted = (weighted - (weighted.mean() * rate**1.5).detach()).abs().sum()
     torch.testing.assert_close(balancer.s.grad, torch.autograd.grad(wanted, s)[0])
     equal = make("gradnorm", alpha=0.0)
-    optimizer = torch.optim.Adam(equal.parameters(), lr=0.01)
-    for _ in range(1000):
+    optimizer = torch.optim.Adam(equal.parameters(), lr=0.02)
+    for _ in range(300):
         optimizer.zero_grad()
         _, own = update(equal, CONFLICTING, LOSSES)
         optimizer.step()
@@ -523,8 +523,8 @@ def test_uncertainty_and_imtl_l_find_their_optimum() -> None:
     for name, size in (("uncertainty", 0.5), ("imtl_l", 1.0)):
         balancer = make(name)
         torch.testing.assert_close(weights_of(balancer), torch.full((3,), size))  # at the start
-        optimizer = torch.optim.Adam(balancer.parameters(), lr=0.05)
-        for _ in range(500):
+        optimizer = torch.optim.Adam(balancer.parameters(), lr=0.1)
+        for _ in range(150):
             optimizer.zero_grad()
             weights = weights_of(balancer)
             optimizer.step()
@@ -540,7 +540,8 @@ def test_gls() -> None:
 
 def test_rlw() -> None:
     torch.manual_seed(3)
-    weights = torch.stack([weights_of(make("rlw")) for _ in range(1000)])
+    balancer = make("rlw")
+    weights = torch.stack([weights_of(balancer) for _ in range(1000)])
     torch.manual_seed(3)
     torch.testing.assert_close(weights[0], 3 * torch.randn(3).softmax(0))
     torch.testing.assert_close(weights.sum(1), torch.full((1000,), 3.0))

@@ -22,6 +22,7 @@ from bench.training.contract import make, small
 from bench.training.predict import evaluate
 
 NAMES = ("logistic_regression", "gbdt", "mf", "tfidf")
+FEW: dict[str, dict[str, Any]] = {"gbdt": {"rounds": 20}}  # trees, where it does not matter how good they are
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +220,7 @@ def test_one_score_is_calibrated(news: Data) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_seed_decides(name: str, shop: Data) -> None:
-    first, again, other = (raw(started(name, shop, seed), shop.test) for seed in (0, 0, 1))
+    first, again, other = (raw(started(name, shop, seed, **FEW.get(name, {})), shop.test) for seed in (0, 0, 1))
     assert all(np.array_equal(first[t], again[t]) for t in first)
     random = name in ("gbdt", "mf")  # the others have nothing to draw
     assert any(not np.array_equal(first[t], other[t]) for t in first) == random
@@ -227,7 +228,7 @@ def test_the_seed_decides(name: str, shop: Data) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_user_scope_is_blind_to_the_candidates(name: str, shop: Data) -> None:
-    method = started(name, shop)
+    method = started(name, shop, **FEW.get(name, {}))
     shuffled = replace(shop.test, item=shop.test.item.flip(0))
     before, after = raw(method, shop.test), raw(method, shuffled)
     assert np.array_equal(before["interest"], after["interest"])
@@ -243,7 +244,7 @@ def test_a_task_with_one_label_or_none_gets_its_base_rate(name: str, shop: Data)
     interest[interest == 0] = torch.nan  # the first class is never seen
     labels["interest"] = interest
     data = replace(shop, train=replace(shop.train, labels=labels))
-    method = started(name, data)
+    method = started(name, data, **FEW.get(name, {}))
     outputs = raw(method, shop.test)
     assert np.array_equal(outputs["cart"], np.zeros(shop.test.rows, dtype=np.float32))
     assert np.allclose(outputs["purchase"], np.log(1e-6), rtol=1e-3)

@@ -132,6 +132,7 @@ def test_what_is_shuffled_and_how_far(large: Split) -> None:
         if first + block <= split.groups:
             assert int(place[first : first + block].max() - place[first : first + block].min()) < window
     # As likely at any place as at any other: over many epochs a group's mean place is the middle.
+    split = replace(split, schema=replace(split.schema, tasks=()), labels={}, truth={})  # the order is the same
     places = torch.zeros(split.groups, dtype=torch.float64)
     epochs = 40
     for seed in range(epochs):
@@ -283,7 +284,7 @@ def test_auc_in_bins_is_exact_where_no_bin_has_both_classes_but_in_ties() -> Non
     assert bins.interval() == (0.0, 0.5)
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(
     st.lists(st.tuples(st.booleans(), st.floats(0, 1, width=32)), min_size=2, max_size=60).filter(
         lambda rows: len({label for label, _ in rows}) == 2
@@ -389,7 +390,7 @@ def test_a_prediction_that_is_not_finite_is_no_number(data: Data, large: Split) 
         score(data.test, {**predictions, "click": spoiled})
 
 
-@pytest.mark.parametrize("method", ["mmoe", "auto_lambda"])
+@pytest.mark.parametrize("method", ["mmoe", pytest.param("auto_lambda", marks=pytest.mark.slow)])
 def test_a_run(method: str, data: Data, large: Split) -> None:
     """Trains, selects and evaluates on large parts, twice to the same numbers; predictions are not kept."""
     given = {"lm": tiny_language_model()} if method == "auto_lambda" else {}

@@ -124,7 +124,7 @@ def successive(weights: np.ndarray) -> np.ndarray:
 def test_negatives_follow_past_popularity(power: float) -> None:
     popularity = [9, 4, 2, 1]
     past = np.repeat([0, 1, 2, 3], popularity)
-    probes, future = 4000, 3000
+    probes, future = 4000, 300
     # Each probe is a new user's event at one time; item 4 occurs then, item 5 only later, and much more often.
     item = np.concatenate([past, np.full(probes, 4), np.full(future, 5)])
     time = np.concatenate([np.arange(16), np.full(probes, 100), np.full(future, 200)])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 from bench import registry
@@ -27,10 +29,19 @@ def writer(name: str) -> ModuleType:
 WRITTEN = [n for n in NAMES if hasattr(writer(n), "write") or hasattr(writer(n), "sample")]
 
 
+@cache
+def contents(name: str) -> dict[Path, bytes]:
+    """What a data set's files hold, by their place in its folder; written once, for all tests of a process."""
+    module = writer(name)
+    with TemporaryDirectory() as folder:
+        do = module.write if hasattr(module, "write") else module.sample
+        do(Path(folder), registry.find("dataset", name).variant)
+        return {p.relative_to(folder): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
 def write(name: str, folder: Path) -> Path:
     """The files of a data set in its official format."""
-    folder.mkdir(parents=True, exist_ok=True)
-    module = writer(name)
-    do = module.write if hasattr(module, "write") else module.sample
-    do(folder, registry.find("dataset", name).variant)
+    for place, content in contents(name).items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(content)
     return folder

@@ -21,6 +21,7 @@ from bench.data.raw.source import Download, Local, fetch
 from bench.data.split import assign
 from bench.errors import BenchError
 from bench.storage import cache
+from tests.support.holding import hold
 
 
 def zipped(path: Path, files: dict[str, bytes]) -> Path:
@@ -104,13 +105,6 @@ def test_a_download_may_be_a_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     source = Download("https://example.org/x.tar.gz", "sha256:0", {"b": "top/deep/b.csv"})
     monkeypatch.setattr(Download, "_get", lambda self, scratch: archive)
     assert fetch((source,), tmp_path / "into")["b"].read_bytes() == b"3\n"
-
-
-def hold(folder: Path, seconds: float) -> None:
-    with cache.only_one("x"):
-        (folder / "held").touch()
-        time.sleep(seconds)
-        (folder / "released").touch()
 
 
 def test_one_process_works_and_the_others_wait(tmp_path: Path) -> None:
