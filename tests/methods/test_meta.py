@@ -38,7 +38,7 @@ def still(name: str, **settings: Any) -> Any:
     return method
 
 
-def a_batch(rows: int = 128) -> Batch:
+def a_batch(rows: int = 48) -> Batch:
     return next(small("sim-news").train.batches(rows, torch.Generator().manual_seed(0)))
 
 
@@ -434,7 +434,7 @@ def test_replay_follows_the_mean_schedule_and_reads_nothing() -> None:
 @pytest.mark.parametrize("control", ["metrics", "random", "replay"])
 def test_the_record_has_the_decisions(control: str) -> None:
     given = {"lm": tiny_language_model(), "control": control}
-    spec = specify("sim-news", "controller", given=given, knobs=SMALL, budget={"epochs": 2, "patience": 2})
+    spec = specify("sim-news", "controller", given=given, knobs={**SMALL, "groups": 60}, budget={"epochs": 2, "patience": 2})
     record, _ = made(spec)
     assert record["status"] == "ok", record["error"]
     assert [d["epoch"] for d in record["decisions"]] == [1, 2]

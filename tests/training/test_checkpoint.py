@@ -30,7 +30,7 @@ from methods.controller import Action
 from tests.support.runs import made
 
 EPOCHS, SIZE = 3, 256
-GROUPS, SMALL_SIZE = 60, 100  # of the training part, where all methods are trained
+GROUPS, SMALL_SIZE = 30, 100  # of the training part, where all methods are trained: three batches an epoch
 
 
 class Cut(BaseException):
@@ -91,11 +91,11 @@ def batches(split: Split) -> int:
     return len(list(split.batches(SIZE, torch.Generator().manual_seed(0))))
 
 
-def assert_resumes(make: Callable[[], Method], data: Any, **given: Any) -> None:
+def assert_resumes(make: Callable[[], Method], data: Any, groups: int = GROUPS, **given: Any) -> None:
     """From its state amid the second epoch, a training goes on to what it has become since: weights, curve, epochs,
     predictions."""
     torch.use_deterministic_algorithms(True)
-    data = replace(data, train=data.train.cut(GROUPS)[0])
+    data = replace(data, train=data.train.cut(groups)[0])
     whole = make()
     after = math.ceil(data.train.rows / SMALL_SIZE * (1 - whole.meta_share))
     keeper = Goes(after + after // 2)
@@ -119,7 +119,7 @@ def test_keeping_changes_nothing(name: str) -> None:
     alone = contract.make(name, data.schema)
     wanted = learn(alone, data, batch_size=SMALL_SIZE, epochs=2)
     kept = contract.make(name, data.schema)
-    assert learn(kept, data, Goes(3), batch_size=SMALL_SIZE, epochs=2).curve == wanted.curve
+    assert learn(kept, data, Goes(2), batch_size=SMALL_SIZE, epochs=2).curve == wanted.curve
     torch.testing.assert_close(kept.state_dict(), alone.state_dict(), rtol=0, atol=0)
 
 
@@ -153,8 +153,8 @@ def test_on_resume_of_auto_lambda() -> None:
         method.meta_share = 0.5
         return method
 
-    assert split_off_meta(data.train.cut(GROUPS)[0], 0.5)[1].rows > 2 * SMALL_SIZE
-    assert_resumes(make, data)
+    assert split_off_meta(data.train.cut(50)[0], 0.5)[1].rows > 2 * SMALL_SIZE
+    assert_resumes(make, data, groups=50)
 
 
 def test_on_resume_of_the_controller() -> None:

@@ -24,7 +24,7 @@ from tests.support import pretended
 
 METHODS = sorted(registry.methods())
 BALANCERS = sorted(registry.entries("balancers"))
-GROUPS = 60  # of the training part: one batch, so that an epoch is one step
+GROUPS = 30  # of the training part: one batch, so that an epoch is one step
 TWO_STAGES = ("controller", "distill", "lp_ft", "unfreeze")  # whose second epoch is another than the first
 
 
@@ -43,6 +43,8 @@ def outcome(
     settings = own_settings(registry.load_method(name))
     if "lm" in settings:
         given["lm"] = tiny_language_model()
+    if "tokens" in settings:
+        given["tokens"] = 1000  # to pretrain on
     spec = specify("sim-news", name, given=given, knobs=SMALL, budget={"epochs": epochs, "patience": epochs})
     method, done = trained(spec, replace(TrainingView.of(data), train=data.train.cut(GROUPS)[0]), device)
     assert {t.device.type for t in [*method.parameters(), *method.buffers()]} <= {device.type}
