@@ -299,7 +299,8 @@ def test_real_teachers_are_met_more_closely_than_shuffled_ones() -> None:
     """Mean over tasks of the correlation between the student's and the teacher's predictions on the test part."""
     data, met = small("sim-news"), {}
     for shuffle in (False, True):
-        method, _ = trained(spec(groups=SMALL["groups"], shuffle=shuffle, gate="constant", strength=5.0, lr=0.01, epochs=4), data, CPU)
+        run = spec(groups=SMALL["groups"], shuffle=shuffle, gate="constant", strength=5.0, lr=0.01, epochs=4)
+        method, _ = trained(run, data, CPU)
         assert isinstance(method, Distill)
         (teacher,) = method.trained_teacher
         ours, theirs = evaluate(method, data.test), evaluate(teacher, data.test)
