@@ -48,14 +48,14 @@ def batch_of(label: list[float], group: list[int]) -> Batch:
 
 
 @lru_cache
-def spec(method: str = "distill", dataset: str = "sim-news", epochs: int = 2, **given: Any) -> Spec:
+def spec(method: str = "distill", groups: int = 60, epochs: int = 2, **given: Any) -> Spec:
     """A run on small data. A "__" in a key stands for its dot."""
     settings = {k.replace("__", "."): v for k, v in given.items()}
     return specify(
-        dataset,
+        "sim-news",
         method,
         given={"lm": tiny_language_model(), "batch_size": 256, **settings},
-        knobs=SMALL,
+        knobs={**SMALL, "groups": groups},
         budget={"epochs": epochs, "patience": epochs},
     )
 
@@ -299,7 +299,8 @@ def test_real_teachers_are_met_more_closely_than_shuffled_ones() -> None:
     """Mean over tasks of the correlation between the student's and the teacher's predictions on the test part."""
     data, met = small("sim-news"), {}
     for shuffle in (False, True):
-        method, _ = trained(spec(shuffle=shuffle, gate="constant", strength=5.0, lr=0.01, epochs=4), data, CPU)
+        run = spec(groups=SMALL["groups"], shuffle=shuffle, gate="constant", strength=5.0, lr=0.01, epochs=4)
+        method, _ = trained(run, data, CPU)
         assert isinstance(method, Distill)
         (teacher,) = method.trained_teacher
         ours, theirs = evaluate(method, data.test), evaluate(teacher, data.test)

@@ -15,6 +15,7 @@ import torch
 
 from bench import registry
 from bench.api import Method
+from bench.data.load import Data
 from bench.data.tensors import Split
 from bench.storage import cache
 from bench.suites.specify import specify
@@ -30,7 +31,7 @@ from methods.controller import Action
 from tests.support.runs import made
 
 EPOCHS, SIZE = 3, 256
-GROUPS, SMALL_SIZE = 60, 100  # of the training part, where all methods are trained
+GROUPS, SMALL_SIZE = 20, 100  # of the training part, where all methods are trained: two batches an epoch
 
 
 class Cut(BaseException):
@@ -87,15 +88,21 @@ def learn(method: Method, data: Any, checkpointer: Checkpointer | None = None, *
     return fit(method, data.train, data.valid, Recipe(**usual | given), checkpointer=checkpointer)
 
 
+def few(groups: int = GROUPS) -> Data:
+    """Little of the training part."""
+    data = small("sim-news")
+    return replace(data, train=data.train.cut(groups)[0])
+
+
 def batches(split: Split) -> int:
     return len(list(split.batches(SIZE, torch.Generator().manual_seed(0))))
 
 
-def assert_resumes(make: Callable[[], Method], data: Any, **given: Any) -> None:
-    """From its state amid the second epoch, a training goes on to what it has become since: weights, curve, epochs,
+def assert_resumes(make: Callable[[], Method], data: Any, groups: int = GROUPS, **given: Any) -> None:
+    """From its state amid the second epoch of three, a training goes on to what it has become since: weights, curve, epochs,
     predictions."""
     torch.use_deterministic_algorithms(True)
-    data = replace(data, train=data.train.cut(GROUPS)[0])
+    data = replace(data, train=data.train.cut(groups)[0])
     whole = make()
     after = math.ceil(data.train.rows / SMALL_SIZE * (1 - whole.meta_share))
     keeper = Goes(after + after // 2)
@@ -114,12 +121,11 @@ def assert_resumes(make: Callable[[], Method], data: Any, **given: Any) -> None:
 
 @pytest.mark.parametrize("name", ["mmoe", "auto_lambda", "fomaml", "unfreeze"])
 def test_keeping_changes_nothing(name: str) -> None:
-    data = small("sim-news")
-    data = replace(data, train=data.train.cut(GROUPS)[0])
+    data = few()
     alone = contract.make(name, data.schema)
     wanted = learn(alone, data, batch_size=SMALL_SIZE, epochs=2)
     kept = contract.make(name, data.schema)
-    assert learn(kept, data, Goes(3), batch_size=SMALL_SIZE, epochs=2).curve == wanted.curve
+    assert learn(kept, data, Goes(2), batch_size=SMALL_SIZE, epochs=2).curve == wanted.curve
     torch.testing.assert_close(kept.state_dict(), alone.state_dict(), rtol=0, atol=0)
 
 
@@ -139,7 +145,7 @@ def test_every_method(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(registry.entries("balancers")))
 def test_every_balancer(name: str) -> None:
-    data = small("sim-shop")
+    data = small("sim-news")
     own = {"balancer.warmup": 1} if name == "stch" else {}
     assert_resumes(lambda: contract.make("shared_bottom", data.schema, balancer=name, **own), data)
 
@@ -153,8 +159,8 @@ def test_on_resume_of_auto_lambda() -> None:
         method.meta_share = 0.5
         return method
 
-    assert split_off_meta(data.train.cut(GROUPS)[0], 0.5)[1].rows > 2 * SMALL_SIZE
-    assert_resumes(make, data)
+    assert split_off_meta(data.train.cut(50)[0], 0.5)[1].rows > 2 * SMALL_SIZE
+    assert_resumes(make, data, groups=50)
 
 
 def test_on_resume_of_the_controller() -> None:
@@ -183,7 +189,7 @@ def test_row_wise_updates() -> None:
 
 def test_killed_between_training_and_evaluation() -> None:
     """What is kept at the end of a training is all of it."""
-    data = small("sim-news")
+    data = few(groups=60)
     whole = contract.make("single_task", data.schema)
     wanted = learn(whole, data)
     with pytest.raises(Cut):
@@ -219,7 +225,7 @@ def test_state_that_no_file_can_hold(
     cls: type[Method], kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A line says which, and the training goes on without checkpoints; unless the class makes that state anew."""
-    data = small("sim-news")
+    data = few()
     monkeypatch.setattr(registry, "load_method", lambda name: cls)
     checkpointer = Checkpointer("test", 1e-9, {})
     learn(contract.make("odd", data.schema), data, checkpointer)
@@ -245,7 +251,7 @@ def of_other_code(path: Path) -> None:
 def test_a_useless_file_is_left_out_of_account(
     spoil: Callable[[Path], None], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data, belongs = small("sim-news"), {"code": "digest-1"}
+    data, belongs = few(groups=60), {"code": "digest-1"}
     method = contract.make("shared_bottom", data.schema)
     wanted = learn(method, data)
     first = Killed(batches(data.train) + 2)

@@ -336,11 +336,6 @@ def common(monkeypatch: pytest.MonkeyPatch, **given: object) -> None:
 @pytest.mark.parametrize(
     ("name", "given"),
     [
-        ("shared_bottom", {"features": "dcn"}),
-        ("shared_bottom", {"features": "fm"}),
-        ("shared_bottom", {"norm": "batch"}),
-        ("shared_bottom", {"norm": "layer"}),
-        ("shared_bottom", {"norm": "batch_fused"}),
         ("mmoe", {"features": "dcn", "norm": "batch"}),
         ("single_task", {"features": "fm", "norm": "batch_fused"}),
         ("frozen", {"features": "dcn", "norm": "layer"}),
