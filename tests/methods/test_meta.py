@@ -79,8 +79,8 @@ def test_an_update_of_fomaml_by_hand(over: str) -> None:
     assert parts is not None
     everything: Sequence[int | None] = [None] if over == "users" else range(len(method.tasks))
     for support, query in (parts, parts[::-1]):
-        for task in everything:
-            for target, rate in ((wanted, inner), (plain, 0.0)):
+        for target, rate, tasks in ((wanted, inner, everything), (plain, 0.0, [None])):
+            for task in tasks:
                 there = descend(method, support, rate, task)
                 losses = there.losses(there(query), query)
                 (losses.sum() if task is None else losses[task]).backward()

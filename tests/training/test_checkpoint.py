@@ -99,7 +99,7 @@ def batches(split: Split) -> int:
 
 
 def assert_resumes(make: Callable[[], Method], data: Any, groups: int = GROUPS, **given: Any) -> None:
-    """From its state amid the second epoch of three, a training goes on to what it has become since: weights, curve, epochs,
+    """From its state amid the second epoch, a training goes on to what it has become since: weights, curve, epochs,
     predictions."""
     torch.use_deterministic_algorithms(True)
     data = replace(data, train=data.train.cut(groups)[0])
@@ -178,7 +178,8 @@ def test_on_resume_of_the_controller() -> None:
 @pytest.mark.parametrize("augment", ["substitute", "mixup"])
 def test_augmented_batches(augment: str) -> None:
     data = small("sim-shop")
-    assert_resumes(lambda: contract.make("ple", data.schema, norm="batch"), data, augment=augment, augment_rate=0.3)
+    own = {"augment": augment, "augment_rate": 0.3}
+    assert_resumes(lambda: contract.make("shared_bottom", data.schema, norm="batch"), data, **own)
 
 
 def test_row_wise_updates() -> None:

@@ -337,7 +337,7 @@ def common(monkeypatch: pytest.MonkeyPatch, **given: object) -> None:
     ("name", "given"),
     [
         ("mmoe", {"features": "dcn", "norm": "batch"}),
-        ("single_task", {"features": "fm", "norm": "batch_fused"}),
+        ("shared_bottom", {"features": "fm", "norm": "batch_fused"}),
         ("frozen", {"features": "dcn", "norm": "layer"}),
     ],
     ids=str,
