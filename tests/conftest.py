@@ -37,13 +37,11 @@ settings.load_profile("repeatable")
 
 
 class _Groups(LoadScopeScheduling):
-    """A file's tests stay in one process, since what they prepare and train serves several; those that check aspects of
-    one trained method are a group of their own. (Names given by ``xdist_group`` are lost between xdist 3.8 and pytest
-    9.2.)"""
+    """A file's tests stay in one process, since what they prepare and train serves several; a method's contract is a
+    group of its own. (Names given by ``xdist_group`` are lost between xdist 3.8 and pytest 9.2.)"""
 
     def _split_scope(self, nodeid: str) -> str:
-        shared = "::test_method_keeps_the_contract[" in nodeid
-        return nodeid.rpartition("-")[0] if shared else nodeid.partition("::")[0]
+        return nodeid if "::test_method_keeps_the_contract[" in nodeid else nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:

@@ -211,7 +211,7 @@ def learns(name: str, data: Data) -> None:
 
 
 def _fit(method: Method, data: Data, epochs: int) -> Fit:
-    return fit(method, data.train, data.valid, Recipe(0.01, 0.0, 256, epochs, patience=epochs))
+    return fit(method, data.train, data.valid, Recipe(0.02, 0.0, 512, epochs, patience=epochs))
 
 
 Trained = tuple[Method, Fit, dict[str, np.ndarray]]

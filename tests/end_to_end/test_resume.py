@@ -40,6 +40,11 @@ def family(process: Forked) -> list[psutil.Process]:
     return [top, *top.children(recursive=True)]
 
 
+def workers(process: Forked) -> list[psutil.Process]:
+    """Those of the process that forks them."""
+    return [worker for child in psutil.Process(process.pid).children() for worker in child.children()]
+
+
 def gone(processes: Iterable[psutil.Process]) -> bool:
     def ended(process: psutil.Process) -> bool:
         try:
@@ -176,7 +181,7 @@ def test_killed_with_two_workers(
     process = fork(*words, "--workers", 2, "--results", results)
     until(lambda: stored(results) >= 1 or process.poll() is not None)
     processes = family(process)
-    assert len(processes) >= 4  # two workers at least, and the one that forks them
+    assert len(workers(process)) == 2
     process.kill()
     assert process.wait() == -signal.SIGKILL
     until(lambda: gone(processes))
@@ -213,7 +218,7 @@ def test_workers_that_are_still_starting_end_with_their_parent(
 ) -> None:
     """The parent alone is killed; Ctrl-C reaches them too, and they say nothing."""
     process = fork(*words, "--workers", 2, "--results", tmp_path / "results")
-    until(lambda: len(family(process)) >= 5)  # two workers, the one that forks them, and one that keeps account
+    until(lambda: len(workers(process)) == 2)
     time.sleep(0.2)  # amid their imports
     processes = family(process)
     process.kill() if number == signal.SIGKILL else os.killpg(process.pid, number)

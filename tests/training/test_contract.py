@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from baselines.balancers.static import Static
 from bench import api, registry
+from bench.data.load import Data
 from bench.errors import BenchError
 from bench.spec import config
 from bench.training.build import declines
@@ -43,25 +44,31 @@ def test_space_agrees_with_signature(name: str) -> None:
     declares_its_space(name)
 
 
+TRAINED = (repeats_itself, saves_and_loads, learns)  # they share one training
+
+
 def _cases() -> Iterator[object]:
     """Everything on every task set. Left to `make slow`: two of the three where a language model is trained, and
     training on two of the three elsewhere."""
     for name in METHODS:
         tuned = issubclass(registry.load_method(name), Tuned)
         for dataset in TASK_SETS:
-            for aspect in ON_DATA:  # one training serves several: see ``tests/conftest.py``
-                trains = aspect in (repeats_itself, saves_and_loads, learns)
-                slow = dataset != "sim-news" if tuned else trains and dataset != "sim-shop"
-                marks = [pytest.mark.slow] if slow else []
-                yield pytest.param(name, aspect, dataset, marks=marks, id=f"{name}-{dataset}-{aspect.__name__}")
+            trains = dataset == ("sim-news" if tuned else "sim-shop")
+            rest = [aspect for aspect in ON_DATA if aspect not in TRAINED]
+            if trains:
+                yield pytest.param(name, dataset, ON_DATA, id=f"{name}-{dataset}")
+            else:
+                yield pytest.param(name, dataset, rest, id=f"{name}-{dataset}", marks=[pytest.mark.slow] * tuned)
+                yield pytest.param(name, dataset, TRAINED, id=f"{name}-{dataset}-trained", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("name", "aspect", "dataset"), list(_cases()))
-def test_method_keeps_the_contract(name: str, aspect: object, dataset: str) -> None:
+@pytest.mark.parametrize(("name", "dataset", "aspects"), list(_cases()))
+def test_method_keeps_the_contract(name: str, dataset: str, aspects: Sequence[Callable[[str, Data], None]]) -> None:
     data = small(dataset)
     if registry.load_method(name).declines(data.schema):
         pytest.skip("declined")  # a funnel method on data without a funnel
-    aspect(name, data)
+    for aspect in aspects:
+        aspect(name, data)
 
 
 @pytest.mark.parametrize("trunk", ARCHITECTURES)
