@@ -46,7 +46,7 @@ def outcome(
     if "tokens" in settings:
         given["tokens"] = 1000  # to pretrain on
     spec = specify("sim-news", name, given=given, knobs=SMALL, budget={"epochs": epochs, "patience": epochs})
-    few = {"train": data.train.cut(GROUPS)[0], "valid": data.valid.cut(GROUPS // 2)[0]}
+    few: dict[str, Any] = {"train": data.train.cut(GROUPS)[0], "valid": data.valid.cut(GROUPS // 2)[0]}
     method, done = trained(spec, replace(TrainingView.of(data), **few), device)
     assert {t.device.type for t in [*method.parameters(), *method.buffers()]} <= {device.type}
     return done.curve, evaluate(method, data.test)
