@@ -76,7 +76,8 @@ class _Dispatch(TorchDispatchMode):
 
 
 class _Values(TorchFunctionMode):
-    """``torch.tensor`` and its like fill a tensor on the real ``meta`` with nothing; here they are made, then moved."""
+    """``torch.tensor``, its like and lists of indices fill a tensor on the real ``meta`` with nothing; here they are
+    made, then moved."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -85,6 +86,9 @@ class _Values(TorchFunctionMode):
         if func is Tensor.new_tensor and isinstance(args[0], There):
             own = {"dtype": args[0].dtype, **kwargs, "device": "cpu"}
             return torch.tensor(*args[1:], **own).to(kwargs.get("device") or DEVICE)
+        if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], There):
+            places = args[1] if isinstance(args[1], tuple) else (args[1],)
+            return func(args[0], tuple(torch.tensor(p) if isinstance(p, list) else p for p in places), *args[2:])
         if func is Tensor.tolist and isinstance(args[0], There):
             return args[0].cpu().tolist()
         return func(*args, **kwargs)

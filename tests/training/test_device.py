@@ -73,6 +73,13 @@ def same(name: str, epochs: int = 1, **given: Any) -> None:
     assert all(np.isfinite(values).all() for values in predictions.values())
 
 
+def test_a_list_picks_on_the_pretended_device_what_it_does_elsewhere() -> None:
+    there = torch.arange(9.0).reshape(3, 3)
+    with pretended.device() as device:
+        there = there.to(device)
+        assert there[[2, 0]][:, [1]].tolist() == [[7.0], [1.0]]
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_method(name: str) -> None:
     same(name, epochs=2 if name in TWO_STAGES else 1)
