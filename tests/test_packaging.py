@@ -141,6 +141,7 @@ def test_a_missing_package_is_told_with_its_extra(
         importlib.import_module("nowhere")
 
 
+@pytest.mark.slow
 def test_the_main_job_needs_no_extra(tmp_path: Path) -> None:
     """In a process in which no package of an extra can be imported."""
     program = """

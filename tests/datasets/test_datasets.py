@@ -231,6 +231,7 @@ def test_one_key_with_two_contents_is_refused_or_the_first_counts(name: str, tmp
         write(name, folder)
 
 
+@pytest.mark.slow
 def test_split_hashes_do_not_depend_on_the_hash_seed(tmp_path: Path) -> None:
     code = (
         "import sys, json; from pathlib import Path; from bench.data.prepare import prepare\n"

@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,42 +113,52 @@ def shares() -> dict[str, list[int]]:
     return {t.name: [int((~p.labels[t.name].isnan()).sum()) for p in parts] for t in data.schema.tasks}
 
 
-def work(folder: Path, place: dict[str, str]) -> None:
+TEXTS = [case for case, (*_, given) in TRAINED.items() if given.keys() >= TEXT.keys()]
+
+
+def work(folder: Path, place: dict[str, str], texts: bool) -> None:
     """What each of the two processes does, told by torchrun's variables which it is."""
     os.environ.update(place)
     os.dup2(os.open(folder / f"{place['RANK']}.out", os.O_WRONLY | os.O_CREAT), 1)
     torch.use_deterministic_algorithms(True)
     with joined(torch.device("cpu")):
-        found = {
-            "evaluated": evaluated(),
-            "shares": shares(),
-            "refused": refusals(),
-            "trained": {case: trained(case) for case in TRAINED},
-        }
+        found: dict[str, Any] = {"trained": {case: trained(case) for case in TRAINED if (case in TEXTS) == texts}}
+        found |= {"evaluated": evaluated(), "refused": refusals()} if texts else {"shares": shares()}
         torch.save(found, folder / f"{rank()}.pt")
         print("heard", flush=True)
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, Any]]]:
+def together(folder: Path, texts: bool) -> list[dict[str, Any]]:
     """What the two processes found."""
-    folder = tmp_path_factory.mktemp("both")
-    tiny_language_model()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
     places = [{**group, "RANK": str(i), "LOCAL_RANK": str(i), "LOCAL_WORLD_SIZE": "2"} for i in range(2)]
-    processes = [start_child(work, folder, place) for place in places]
+    processes = [start_child(work, folder, place, texts) for place in places]
     for process in processes:
         process.join(LIMIT)
     assert [process.exitcode for process in processes] == [0, 0]
     assert [(folder / f"{i}.out").read_text() for i in range(2)] == ["heard\n", ""]  # the other one is silent
-    yield [torch.load(folder / f"{i}.pt", weights_only=False) for i in range(2)]
+    return [torch.load(folder / f"{i}.pt", weights_only=False) for i in range(2)]
 
 
-@pytest.mark.parametrize("case", TRAINED)
-def test_training_is_that_of_one_process(both: list[dict[str, Any]], case: str) -> None:
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Without a language model."""
+    return together(tmp_path_factory.mktemp("both"), texts=False)
+
+
+@pytest.fixture(scope="module")
+def both_with_texts(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """With one."""
+    tiny_language_model()
+    return together(tmp_path_factory.mktemp("both-with-texts"), texts=True)
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (c in TEXTS)) for c in TRAINED])
+def test_training_is_that_of_one_process(request: pytest.FixtureRequest, case: str) -> None:
     """The same global batches: all weights agree to rounding, and those of the two processes to the bit."""
+    both: list[dict[str, Any]] = request.getfixturevalue("both_with_texts" if case in TEXTS else "both")
     torch.use_deterministic_algorithms(True)
     alone, (first, second) = trained(case), [found["trained"][case] for found in both]
     assert first["curve"] == second["curve"]
@@ -180,9 +189,10 @@ def test_processes_have_unequal_numbers_of_labels(both: list[dict[str, Any]]) ->
         assert [a + b for a, b in zip(first[name], second[name], strict=True)] == known
 
 
-def test_evaluation_is_that_of_one_process_to_the_bit(both: list[dict[str, Any]]) -> None:
+@pytest.mark.slow
+def test_evaluation_is_that_of_one_process_to_the_bit(both_with_texts: list[dict[str, Any]]) -> None:
     """Of the same weights; the language model's work is shared out."""
-    alone, found = evaluated(), [b["evaluated"] for b in both]
+    alone, found = evaluated(), [b["evaluated"] for b in both_with_texts]
     for one in found:
         assert one["metrics"] == alone["metrics"]
         for name, values in alone["predictions"].items():
@@ -191,10 +201,11 @@ def test_evaluation_is_that_of_one_process_to_the_bit(both: list[dict[str, Any]]
     assert sum(one["texts"] for one in found) == alone["texts"]
 
 
-def test_what_needs_whole_batches_is_refused(both: list[dict[str, Any]]) -> None:
+@pytest.mark.slow
+def test_what_needs_whole_batches_is_refused(both_with_texts: list[dict[str, Any]]) -> None:
     for title in REFUSED:
         wanted = f"{title} needs whole batches, which several processes do not have: run it without torchrun, or choose"
-        assert all(found["refused"][title].startswith(wanted) for found in both), title
+        assert all(found["refused"][title].startswith(wanted) for found in both_with_texts), title
     assert refusals() == {}  # one process does
 
 

@@ -172,6 +172,7 @@ def test_killed_with_one_worker(
     assert not kept()
 
 
+@pytest.mark.slow
 def test_killed_with_two_workers(
     fork: Fork, words: tuple[object, ...], whole: Path, finish: Callable[[Path], None], records: Records,
     tmp_path: Path,
@@ -212,7 +213,8 @@ def test_sigterm(
     assert steps() == STEPS * RUNS // 3 and not kept()
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_workers_that_are_still_starting_end_with_their_parent(
     fork: Fork, words: tuple[object, ...], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -267,6 +269,7 @@ def assert_stopped(err: str, results: Path, records: Records, whole: Path) -> No
     assert not list(results.rglob(".tmp-*"))
 
 
+@pytest.mark.slow
 def test_killed_while_data_are_prepared(
     fork: Fork,
     words: tuple[object, ...],
@@ -285,6 +288,7 @@ def test_killed_while_data_are_prepared(
     finish(tmp_path / "results")
 
 
+@pytest.mark.slow
 def test_two_at_once(fork: Fork, words: tuple[object, ...], whole: Path, records: Records, tmp_path: Path) -> None:
     """Two processes on one results folder do each other no harm."""
     processes = [fork(*words, "--workers", 1, "--results", tmp_path / "results", "--json") for _ in range(2)]

@@ -295,6 +295,7 @@ def test_a_teacher_without_towers_gives_no_features() -> None:
     assert set(found) == {t.name for t in data.schema.tasks}
 
 
+@pytest.mark.slow
 def test_real_teachers_are_met_more_closely_than_shuffled_ones() -> None:
     """Mean over tasks of the correlation between the student's and the teacher's predictions on the test part."""
     data, met = small("sim-news"), {}

@@ -105,6 +105,7 @@ def test_who_needs_dense_gradients_is_refused(name: str, given: dict[str, object
         make(name, schema, embedding_updates="rows", **given)
 
 
+@pytest.mark.slow
 def test_every_method_is_refused_or_updates_rows() -> None:
     """Of the whole registry: a method that is let through makes a step in which unnamed rows stay."""
     data = small("sim-news")

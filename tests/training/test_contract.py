@@ -44,21 +44,25 @@ def test_space_agrees_with_signature(name: str) -> None:
     declares_its_space(name)
 
 
+ADAPTED = {"bitfit", "dora", "ia3", "ln_tuning", "prefix", "prompt", "vera", "hyperformer"}
 TRAINED = (repeats_itself, saves_and_loads, learns)  # they share one training
 
 
 def _cases() -> Iterator[object]:
-    """Everything on every task set. Left to `make slow`: two of the three where a language model is trained, and
-    training on two of the three elsewhere."""
+    """Everything on every task set. Left to `make slow`: two of the three where a language model is trained, training
+    on two of the three elsewhere, and training of those that differ from LoRA only in what they adapt."""
     for name in METHODS:
         tuned = issubclass(registry.load_method(name), Tuned)
         for dataset in TASK_SETS:
             trains = dataset == ("sim-news" if tuned else "sim-shop")
+            whole = trains and name not in ADAPTED
             rest = [aspect for aspect in ON_DATA if aspect not in TRAINED]
-            if trains:
+            if whole:
                 yield pytest.param(name, dataset, ON_DATA, id=f"{name}-{dataset}")
             else:
-                yield pytest.param(name, dataset, rest, id=f"{name}-{dataset}", marks=[pytest.mark.slow] * tuned)
+                yield pytest.param(
+                    name, dataset, rest, id=f"{name}-{dataset}", marks=[pytest.mark.slow] * (tuned and not trains)
+                )
                 yield pytest.param(name, dataset, TRAINED, id=f"{name}-{dataset}-trained", marks=pytest.mark.slow)
 
 

@@ -192,6 +192,7 @@ def conflicting(folder: Path) -> Data:
     return replace(data, schema=schema, train=relabelled(data.train, 0), valid=relabelled(data.valid, 1))
 
 
+@pytest.mark.slow
 def test_loss_weights_come_within_two_percent_of_a_dense_grid(
     outcome: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
