@@ -11,10 +11,8 @@ SETUP := $(if $(filter .venv/bin,$(BIN)),.venv/.done)
 export PYTHONDONTWRITEBYTECODE :=
 INSTALL := .venv/bin/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt
 
-# Groups of tests that share what they train stay together (tests/conftest.py); the first ones take longest. One process
-# more than there are cores, since those of the first ones often wait for others.
-PROCESSES = $(shell $(PYTHON) -c "import os; print(min(8, os.cpu_count() + 1))")
-PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadscope --no-loadscope-reorder --benchmark-disable
+# Groups of tests that share what they train stay together (tests/conftest.py); the first ones take longest.
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder --benchmark-disable
 
 .PHONY: bench test lint type py coverage mutation slow speed board clean help
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -47,6 +48,12 @@ class _Groups(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
     """With ``--dist loadscope`` tests are scheduled by these groups."""
     return _Groups(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now is no garbage, and no collection walks through it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

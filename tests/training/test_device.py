@@ -25,6 +25,7 @@ from tests.support import pretended
 METHODS = sorted(registry.methods())
 BALANCERS = sorted(registry.entries("balancers"))
 GROUPS = 30  # of the training part: one batch, so that an epoch is one step
+LIKE_LORA = ("bitfit", "dora", "ia3", "ln_tuning", "prefix", "prompt", "vera")  # but for what they adapt
 TWO_STAGES = ("controller", "distill", "lp_ft", "unfreeze")  # whose second epoch is another than the first
 
 
@@ -80,7 +81,7 @@ def test_a_list_picks_on_the_pretended_device_what_it_does_elsewhere() -> None:
         assert there[[2, 0]][:, [1]].tolist() == [[7.0], [1.0]]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LIKE_LORA)) for n in METHODS])
 def test_method(name: str) -> None:
     same(name, epochs=2 if name in TWO_STAGES else 1)
 
