@@ -285,8 +285,8 @@ def test_new_files_in_the_checkout_are_all_it_takes(checkout: Path, tmp_path: Pa
     assert (record["status"], record["data"]["rows"]) == ("ok", {"train": 960, "valid": 120, "test": 120})
     added = {"methods/my_idea.py", "bench/datasets/my_data.py"}
     for check in (["check"], ["format", "--check"]):
-        ruff = [sys.executable, "-m", "ruff", *check, "--no-cache", "--config", registry.ROOT / "pyproject.toml", *added]
-        done = subprocess.run(ruff, cwd=checkout, capture_output=True, text=True, check=False)
+        given = ["--no-cache", "--config", registry.ROOT / "pyproject.toml", *added]
+        done = subprocess.run([sys.executable, "-m", "ruff", *check, *given], cwd=checkout, capture_output=True, check=False)
         assert done.returncode == 0, done.stdout
     assert {k: v for k, v in tree(checkout).items() if k not in added} == before
 
