@@ -286,7 +286,9 @@ def test_new_files_in_the_checkout_are_all_it_takes(checkout: Path, tmp_path: Pa
     added = {"methods/my_idea.py", "bench/datasets/my_data.py"}
     for check in (["check"], ["format", "--check"]):
         given = ["--no-cache", "--config", registry.ROOT / "pyproject.toml", *added]
-        done = subprocess.run([sys.executable, "-m", "ruff", *check, *given], cwd=checkout, capture_output=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *check, *given], cwd=checkout, capture_output=True, check=False
+        )
         assert done.returncode == 0, done.stdout
     assert {k: v for k, v in tree(checkout).items() if k not in added} == before
 
