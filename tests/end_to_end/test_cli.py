@@ -241,18 +241,18 @@ def test_suites_share_data_sets_budgets_and_settings() -> None:
 
 
 def test_a_new_method_runs_as_it_is(bench: Bench, tmp_path: Path) -> None:
-    shown = bench("new", "method", "my_idea", "--to", tmp_path / "own").stdout
-    path = tmp_path / "own" / "my_idea.py"
-    run = f"bench run -d sim-news -m my_idea --plugin {path}"
-    assert shown == f"{path}\nnext: change it, then `bench check my_idea --plugin {path}`\nand `{run}`\n"
+    shown = bench("new", "method", "own_test_idea", "--to", tmp_path / "own").stdout
+    path = tmp_path / "own" / "own_test_idea.py"
+    run = f"bench run -d sim-news -m own_test_idea --plugin {path}"
+    assert shown == f"{path}\nnext: change it, then `bench check own_test_idea --plugin {path}`\nand `{run}`\n"
     lines = path.read_text().splitlines()
     assert len(lines) <= 40 and max(map(len, lines)) <= 120
-    assert [p.name for p in path.parent.iterdir()] == ["my_idea.py"]
+    assert [p.name for p in path.parent.iterdir()] == ["own_test_idea.py"]
 
-    checked = bench("check", "my_idea", "--plugin", path).stdout.splitlines()
+    checked = bench("check", "own_test_idea", "--plugin", path).stdout.splitlines()
     assert len(checked) > 20 and all(line.startswith("    ok  ") for line in checked)
 
-    words = ("-d", "sim-news", *SMALL, "-m", "my_idea", "--seeds", 2, "--epochs", 1, "--workers", 1)
+    words = ("-d", "sim-news", *SMALL, "-m", "own_test_idea", "--seeds", 2, "--epochs", 1, "--workers", 1)
     done = bench("run", *words, "--plugin", path, "--results", tmp_path / "results", "--json")
     assert [r["status"] for r in json.loads(done.stdout)] == ["ok", "ok"]
 
@@ -268,22 +268,33 @@ def test_new_files_in_the_checkout_are_all_it_takes(checkout: Path, tmp_path: Pa
         assert process.returncode == 0, err
         return out
 
-    assert f"{checkout / 'methods' / 'my_idea.py'}\nnext: change it, then `bench check my_idea`" in here(
-        "new", "method", "my-idea"
+    assert f"{checkout / 'methods' / 'own_test_idea.py'}\nnext: change it, then `bench check own_test_idea`" in here(
+        "new", "method", "own-test-idea"
     )
-    assert "`bench check my-data --from FOLDER`" in here("new", "dataset", "my_data")
+    assert "`bench check own-test-data --from FOLDER`" in here("new", "dataset", "own_test_data")
     listed = json.loads(here("list", "--json"))
-    assert "my_idea" in [row["name"] for row in listed["methods"]]
-    assert "my-data" in [row["name"] for row in listed["datasets"]]
+    assert "own_test_idea" in [row["name"] for row in listed["methods"]]
+    assert "own-test-data" in [row["name"] for row in listed["datasets"]]
 
     rng = np.random.default_rng(0)
     shown = [(t, f"u{t % 12}", i, rng.random() < 0.3) for t in range(300) for i in rng.choice(30, 4, replace=False)]
     rows = [f"{t},{user},i{i},Title {i},{int(clicked)}" for t, user, i, clicked in shown]
     (tmp_path / "events.csv").write_text("\n".join(["time,user,item,title,clicked", *rows, ""]))
-    words = ("-d", "my-data", "-m", "my_idea", "--from", tmp_path, "--results", tmp_path / "results", "--workers", 1)
+    words = (
+        "-d",
+        "own-test-data",
+        "-m",
+        "own_test_idea",
+        "--from",
+        tmp_path,
+        "--results",
+        tmp_path / "results",
+        "--workers",
+        1,
+    )
     (record,) = json.loads(here("run", *words, "--epochs", 1, "--json"))
     assert (record["status"], record["data"]["rows"]) == ("ok", {"train": 960, "valid": 120, "test": 120})
-    added = {"methods/my_idea.py", "bench/datasets/my_data.py"}
+    added = {"methods/own_test_idea.py", "bench/datasets/own_test_data.py"}
     for check in (["check"], ["format", "--check"]):
         given = ["--no-cache", "--config", registry.ROOT / "pyproject.toml", *added]
         done = subprocess.run(
@@ -296,27 +307,38 @@ def test_new_files_in_the_checkout_are_all_it_takes(checkout: Path, tmp_path: Pa
 def test_elsewhere_new_files_are_plugins(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A balancer and a data set of one's own, written to the current folder; the commands that are told work."""
     monkeypatch.chdir(tmp_path)
-    plugins = ("--plugin", "my_weights.py", "--plugin", "my_data.py")
-    assert bench("new", "balancer", "my-weights").stdout == (
-        "my_weights.py\nnext: change it, then `bench check my_weights --plugin my_weights.py`\n"
-        "and `bench run -d sim-news -m shared_bottom -s balancer=my_weights --plugin my_weights.py`\n"
+    plugins = ("--plugin", "own_test_weights.py", "--plugin", "own_test_data.py")
+    assert bench("new", "balancer", "own-test-weights").stdout == (
+        "own_test_weights.py\nnext: change it, then `bench check own_test_weights --plugin own_test_weights.py`\n"
+        "and `bench run -d sim-news -m shared_bottom -s balancer=own_test_weights --plugin own_test_weights.py`\n"
     )
-    assert bench("new", "dataset", "my-data").stdout == (
-        "my_data.py\nnext: change it, then `bench check my-data --from FOLDER --plugin my_data.py`\n"
-        "and `bench run -d my-data -m shared_bottom --from FOLDER --plugin my_data.py`\n"
+    assert bench("new", "dataset", "own-test-data").stdout == (
+        "own_test_data.py\nnext: change it, then `bench check own-test-data --from FOLDER --plugin own_test_data.py`\n"
+        "and `bench run -d own-test-data -m shared_bottom --from FOLDER --plugin own_test_data.py`\n"
     )
-    bench("new", "method", "my_idea")
-    scope: dict[str, Any] = {"__name__": "my_data"}
-    exec(compile((tmp_path / "my_data.py").read_text(), "my_data.py", "exec"), scope)
+    bench("new", "method", "own_test_idea")
+    scope: dict[str, Any] = {"__name__": "own_test_data"}
+    exec(compile((tmp_path / "own_test_data.py").read_text(), "own_test_data.py", "exec"), scope)
     (tmp_path / "raw").mkdir()
     scope["sample"](tmp_path / "raw")
 
-    for name, more in (("my_weights", ()), ("my-data", ("--from", "raw"))):
+    for name, more in (("own_test_weights", ()), ("own-test-data", ("--from", "raw"))):
         checked = bench("check", name, *plugins, *more).stdout.splitlines()
         assert len(checked) > 4 and all(line.startswith("    ok  ") for line in checked), checked
-    assert "my-data (news)" in bench("data", "info", "my-data", "--from", "raw", *plugins).stdout
-    words = ("-d", "my-data", "-m", "my_idea", "-s", "balancer=my_weights", "--from", "raw", "--epochs", 1)
-    done = bench("run", *words, *plugins, "--plugin", "my_idea.py", "--seeds", 2, "--workers", 2, "--json")
+    assert "own-test-data (news)" in bench("data", "info", "own-test-data", "--from", "raw", *plugins).stdout
+    words = (
+        "-d",
+        "own-test-data",
+        "-m",
+        "own_test_idea",
+        "-s",
+        "balancer=own_test_weights",
+        "--from",
+        "raw",
+        "--epochs",
+        1,
+    )
+    done = bench("run", *words, *plugins, "--plugin", "own_test_idea.py", "--seeds", 2, "--workers", 2, "--json")
     assert [r["status"] for r in json.loads(done.stdout)] == ["ok", "ok"]
 
 
