@@ -145,7 +145,7 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture
 def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fork]:
-    """The same for a process that need not be a fresh interpreter."""
+    """Runs the command in a forked process with a group of its own, which does not outlive the test."""
     started: list[Forked] = []
 
     def call(*words: object) -> Forked:
@@ -156,6 +156,7 @@ def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fork]:
     for process in started:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.kill()  # it may not have had its group yet
         process.wait()
 
 

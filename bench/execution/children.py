@@ -36,7 +36,8 @@ def start_child(work: Callable[..., None], *args: Any) -> multiprocessing.proces
 
 def _begin(environ: Mapping[str, str], plugins: Sequence[Path], work: Callable[..., None], args: Sequence[Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # again, for systems where it is not inherited
-    os.environ.update(environ)  # the first process was started with that of an earlier time
+    os.environ.clear()  # the process that forks was started with that of an earlier time
+    os.environ.update(environ)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()

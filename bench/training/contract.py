@@ -65,7 +65,7 @@ def _write_language_model(folder: Path) -> None:
     letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
     vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", *letters])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    initials = normalizers.Replace(Regex(r"(?<=\b\w)\w+"), "")  # they tell texts apart, and cost a sixth
+    initials = normalizers.Replace(Regex(r"(?<=\b\w)\w+"), "")  # they tell texts apart in half the tokens
     tokenizer.normalizer = normalizers.Sequence([normalizers.BertNormalizer(), initials])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     fast: Any = PreTrainedTokenizerFast

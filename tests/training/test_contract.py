@@ -31,6 +31,7 @@ from bench.training.contract import (
     treats_groups_apart,
 )
 from methods._tuned import Tuned
+from tests.support.alike import LIKE_LORA
 
 METHODS = sorted(registry.methods())
 ARCHITECTURES = [n for n in METHODS if not (cls := registry.load_method(n)).reference and not cls.trunk]
@@ -44,7 +45,7 @@ def test_space_agrees_with_signature(name: str) -> None:
     declares_its_space(name)
 
 
-ADAPTED = {"bitfit", "dora", "ia3", "ln_tuning", "prefix", "prompt", "vera", "hyperformer"}
+ADAPTED = LIKE_LORA | {"hyperformer"}
 TRAINED = (repeats_itself, saves_and_loads, learns)  # they share one training
 
 

@@ -21,11 +21,11 @@ from bench.training.optimizer import optimizer_for
 from bench.training.predict import evaluate
 from bench.training.session import TrainingView, trained
 from tests.support import pretended
+from tests.support.alike import LIKE_LORA
 
 METHODS = sorted(registry.methods())
 BALANCERS = sorted(registry.entries("balancers"))
 GROUPS = 30  # of the training part: one batch, so that an epoch is one step
-LIKE_LORA = ("bitfit", "dora", "ia3", "ln_tuning", "prefix", "prompt", "vera")  # but for what they adapt
 TWO_STAGES = ("controller", "distill", "lp_ft", "unfreeze")  # whose second epoch is another than the first
 
 
